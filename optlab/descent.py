@@ -1,0 +1,106 @@
+"""Descent: run a rule on a landscape and keep the path."""
+
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from optlab import rules
+from optlab.errors import check_keywords, check_range, nearest
+from optlab.landscapes import Landscape, landscape
+
+Rule = Callable[..., tuple[Any, ...]]
+
+RULES: dict[str, Rule] = {"sgd": rules.sgd, "momentum": rules.momentum, "nesterov": rules.nesterov}
+
+#: Ranges of the hyperparameters that rules share.
+RANGES = {"lr": "[0, inf)", "beta": "[0, 1)", "dampening": "[0, 1]"}
+
+
+def rule(name: str) -> Rule:
+    """The rule of that name.
+
+    Raises:
+        ValueError: there is none; the message gives the nearest names.
+    """
+    if name not in RULES:
+        raise ValueError(f"no rule {name!r}: {nearest(name, RULES)}")
+    return RULES[name]
+
+
+def states(rule: Rule) -> list[str]:
+    """Names of a rule's state variables: what stands after ``theta`` and ``g``.
+
+    >>> states(rules.sgd), states(rules.momentum)
+    ([], ['v'])
+    """
+    parameters = inspect.signature(rule).parameters.values()
+    return [p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD][2:]
+
+
+def descend(
+    method: str | Rule,
+    scene: str | Landscape,
+    *,
+    steps: int,
+    start: Sequence[Any] | None = None,
+    noise: Callable[[], Sequence[Any]] | None = None,
+    **hyperparameters: Any,
+) -> list[tuple[Any, ...]]:
+    """Run ``steps`` updates and return the path, ``steps + 1`` points with the start first.
+
+    The rule is applied to each coordinate by itself, as optimizers do.  Coordinates may be
+    floats, NumPy arrays or torch tensors (many runs side by side).
+
+    Args:
+        method: a rule, or its name.
+        scene: a landscape, or its name.
+        steps: how many updates, 0 or more.
+        start: coordinates of the first point; the landscape's own by default.
+        noise: called once a step, gives what is added to the gradient's coordinates.
+        hyperparameters: the rule's, such as ``lr`` and ``beta``.
+
+    Raises:
+        ValueError: an unknown name, a hyperparameter out of range, a start of the wrong length.
+        TypeError: a keyword that the rule does not take.
+
+    >>> descend("sgd", "ellipse", steps=1, lr=0.01)
+    [(10.0, 1.0), (9.9, 0.0)]
+    """
+    update = rule(method) if isinstance(method, str) else method
+    scene = landscape(scene) if isinstance(scene, str) else scene
+    point = tuple(scene.start if start is None else start)
+    _check(update, scene, point, steps, hyperparameters)
+    counts = "step" in inspect.signature(update).parameters
+    state = [[0.0 * theta] * len(states(update)) for theta in point]
+    path = [point]
+    for step in range(1, steps + 1):
+        if counts:
+            hyperparameters["step"] = step
+        gradient = scene.gradient(*point)
+        if noise is not None:
+            gradient = tuple(g + e for g, e in zip(gradient, noise(), strict=True))
+        moved = [
+            update(theta, g, *memory, **hyperparameters)
+            for theta, g, memory in zip(point, gradient, state, strict=True)
+        ]
+        point = tuple(theta for theta, *_ in moved)
+        state = [memory for _, *memory in moved]
+        path.append(point)
+    return path
+
+
+def _check(
+    update: Rule, scene: Landscape, point: tuple[Any, ...], steps: int, given: dict[str, Any]
+) -> None:
+    if steps < 0 or steps != int(steps):
+        raise ValueError(f"steps must be a whole number in [0, inf), got {steps!r}")
+    if len(point) != len(scene.start):
+        raise ValueError(f"start must have {len(scene.start)} coordinates, got {point!r}")
+    check_keywords(update, given)
+    for name, parameter in inspect.signature(update).parameters.items():
+        if parameter.kind is not parameter.KEYWORD_ONLY:
+            continue
+        if parameter.default is parameter.empty and name not in given:
+            raise TypeError(f"{update.__name__}() needs {name}, a number in {RANGES[name]}")
+        if name in given and name in RANGES and isinstance(given[name], (int, float)):
+            check_range(name, given[name], RANGES[name])

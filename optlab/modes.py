@@ -1,0 +1,73 @@
+"""Modes: a rule on one eigendirection of a quadratic, where it is a 2 x 2 matrix.
+
+On f = lam theta^2 / 2 the gradient is ``lam * theta``, every rule of the momentum family is
+linear in (theta, v), and its roots tell the whole story.  The matrix is read off the rule
+itself, so there is no second copy of the equation to keep in step.
+
+>>> from optlab.rules import momentum
+>>> trace, det = invariants(momentum, lam=1.0, lr=0.1, beta=0.9)
+>>> round(radius(trace, det), 4), regime(trace, det)
+(0.9487, 'ripples')
+"""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from optlab.errors import check_range
+
+Rule = Callable[..., tuple[Any, ...]]
+
+
+def invariants(rule: Rule, *, lam: float, **hyperparameters: float) -> tuple[float, float]:
+    """Trace and determinant of the matrix by which one step multiplies (theta, v).
+
+    Both are found by applying the rule to (1, 0) and to (0, 1).  A rule without a velocity
+    has determinant 0: its second root is 0.
+    """
+    try:
+        from_theta = rule(1.0, lam, 0.0, **hyperparameters)
+        from_v = rule(0.0, 0.0, 1.0, **hyperparameters)
+    except TypeError:  # no velocity
+        return rule(1.0, lam, **hyperparameters)[0], 0.0
+    trace = from_theta[0] + from_v[1]
+    det = from_theta[0] * from_v[1] - from_v[0] * from_theta[1]
+    return trace, det
+
+
+def radius(trace, det):
+    """The greater modulus of the roots of z^2 - trace z + det: the rate, per step."""
+    discriminant = trace * trace - 4 * det
+    if discriminant < 0:
+        return det**0.5
+    return (abs(trace) + discriminant**0.5) / 2
+
+
+def regime(trace, det):
+    """How the mode moves: 'monotone', 'ripples', 'alternates' or 'diverges'."""
+    if radius(trace, det) >= 1:
+        return "diverges"
+    if trace * trace - 4 * det < 0:
+        return "ripples"
+    if trace < 0:
+        return "alternates"
+    return "monotone"
+
+
+def rate(rule: Rule, curvatures: Iterable[float], **hyperparameters: float) -> float:
+    """The slowest mode's rate: the factor by which the error falls per step, in the long run.
+
+    >>> from optlab.rules import nesterov
+    >>> round(rate(nesterov, [1.0, 100.0], lr=1 / 100, beta=9 / 11), 6)
+    0.9
+    """
+    return max(radius(*invariants(rule, lam=lam, **hyperparameters)) for lam in curvatures)
+
+
+def polyak(mu: float, L: float) -> tuple[float, float]:
+    """(lr, beta) with the least rate of heavy ball over all curvatures in [mu, L].
+
+    Polyak (1964), section 3: the rate is (sqrt(L/mu) - 1) / (sqrt(L/mu) + 1).
+    """
+    check_range("mu", mu, f"(0, {L}]")
+    small, large = mu**0.5, L**0.5
+    return 4 / (large + small) ** 2, ((large - small) / (large + small)) ** 2
