@@ -4,37 +4,12 @@ import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from optlab import rules
-from optlab.errors import check_keywords, check_range, nearest
+from optlab.errors import check_keywords, check_range
 from optlab.landscapes import Landscape, landscape
-
-Rule = Callable[..., tuple[Any, ...]]
-
-RULES: dict[str, Rule] = {"sgd": rules.sgd, "momentum": rules.momentum, "nesterov": rules.nesterov}
+from optlab.rules import Rule, rule, states
 
 #: Ranges of the hyperparameters that rules share.
 RANGES = {"lr": "[0, inf)", "beta": "[0, 1)", "dampening": "[0, 1]"}
-
-
-def rule(name: str) -> Rule:
-    """The rule of that name.
-
-    Raises:
-        ValueError: there is none; the message gives the nearest names.
-    """
-    if name not in RULES:
-        raise ValueError(f"no rule {name!r}: {nearest(name, RULES)}")
-    return RULES[name]
-
-
-def states(rule: Rule) -> list[str]:
-    """Names of a rule's state variables: what stands after ``theta`` and ``g``.
-
-    >>> states(rules.sgd), states(rules.momentum)
-    ([], ['v'])
-    """
-    parameters = inspect.signature(rule).parameters.values()
-    return [p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD][2:]
 
 
 def descend(

@@ -10,12 +10,10 @@ itself, so there is no second copy of the equation to keep in step.
 (0.9487, 'ripples')
 """
 
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Iterable
 
 from optlab.errors import check_range
-
-Rule = Callable[..., tuple[Any, ...]]
+from optlab.rules import Rule, states
 
 
 def invariants(rule: Rule, *, lam: float, **hyperparameters: float) -> tuple[float, float]:
@@ -24,11 +22,10 @@ def invariants(rule: Rule, *, lam: float, **hyperparameters: float) -> tuple[flo
     Both are found by applying the rule to (1, 0) and to (0, 1).  A rule without a velocity
     has determinant 0: its second root is 0.
     """
-    try:
-        from_theta = rule(1.0, lam, 0.0, **hyperparameters)
-        from_v = rule(0.0, 0.0, 1.0, **hyperparameters)
-    except TypeError:  # no velocity
+    if not states(rule):
         return rule(1.0, lam, **hyperparameters)[0], 0.0
+    from_theta = rule(1.0, lam, 0.0, **hyperparameters)
+    from_v = rule(0.0, 0.0, 1.0, **hyperparameters)
     trace = from_theta[0] + from_v[1]
     det = from_theta[0] * from_v[1] - from_v[0] * from_theta[1]
     return trace, det

@@ -10,6 +10,14 @@ learning rate (eta), ``beta`` the momentum coefficient, ``step`` the update's nu
 Inputs of a rule share one shape; the outputs have it too.  A rule changes nothing in place.
 """
 
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from optlab.errors import nearest
+
+Rule = Callable[..., tuple[Any, ...]]
+
 
 def sgd(theta, g, *, lr):
     """Step against the gradient.
@@ -55,3 +63,27 @@ def nesterov(theta, g, v, *, lr, beta):
     v = beta * v + g
     theta = theta - lr * (g + beta * v)
     return theta, v
+
+
+RULES: dict[str, Rule] = {"sgd": sgd, "momentum": momentum, "nesterov": nesterov}
+
+
+def rule(name: str) -> Rule:
+    """The rule of that name.
+
+    Raises:
+        ValueError: there is none; the message gives the nearest names.
+    """
+    if name not in RULES:
+        raise ValueError(f"no rule {name!r}: {nearest(name, RULES)}")
+    return RULES[name]
+
+
+def states(rule: Rule) -> list[str]:
+    """Names of a rule's state variables: what stands after ``theta`` and ``g``.
+
+    >>> states(sgd), states(momentum)
+    ([], ['v'])
+    """
+    parameters = inspect.signature(rule).parameters.values()
+    return [p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD][2:]
