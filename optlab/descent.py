@@ -6,7 +6,7 @@ from typing import Any
 
 from optlab.errors import check_keywords, check_range
 from optlab.landscapes import Landscape, landscape
-from optlab.rules import Rule, rule, states
+from optlab.rules import Rule, hyperparameters, rule, states
 
 #: Ranges of the hyperparameters that rules share.
 RANGES = {"lr": "[0, inf)", "beta": "[0, 1)", "dampening": "[0, 1]"}
@@ -19,7 +19,7 @@ def descend(
     steps: int,
     start: Sequence[Any] | None = None,
     noise: Callable[[], Sequence[Any]] | None = None,
-    **hyperparameters: Any,
+    **settings: Any,
 ) -> list[tuple[Any, ...]]:
     """Run ``steps`` updates and return the path, ``steps + 1`` points with the start first.
 
@@ -32,7 +32,7 @@ def descend(
         steps: how many updates, 0 or more.
         start: coordinates of the first point; the landscape's own by default.
         noise: called once a step, gives what is added to the gradient's coordinates.
-        hyperparameters: the rule's, such as ``lr`` and ``beta``.
+        settings: the rule's hyperparameters, such as ``lr`` and ``beta``.
 
     Raises:
         ValueError: an unknown name, a hyperparameter out of range, a start of the wrong length.
@@ -44,18 +44,17 @@ def descend(
     update = rule(method) if isinstance(method, str) else method
     scene = landscape(scene) if isinstance(scene, str) else scene
     point = tuple(scene.start if start is None else start)
-    _check(update, scene, point, steps, hyperparameters)
-    counts = "step" in inspect.signature(update).parameters
+    _check(update, scene, point, steps, settings)
     state = [[0.0 * theta] * len(states(update)) for theta in point]
     path = [point]
     for step in range(1, steps + 1):
-        if counts:
-            hyperparameters["step"] = step
+        if "step" in hyperparameters(update):
+            settings["step"] = step
         gradient = scene.gradient(*point)
         if noise is not None:
             gradient = tuple(g + e for g, e in zip(gradient, noise(), strict=True))
         moved = [
-            update(theta, g, *memory, **hyperparameters)
+            update(theta, g, *memory, **settings)
             for theta, g, memory in zip(point, gradient, state, strict=True)
         ]
         point = tuple(theta for theta, *_ in moved)

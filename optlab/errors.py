@@ -61,7 +61,7 @@ value, allowed
 
 def strict_keywords(cls: Class) -> Class:
     """Class decorator: a misspelt keyword of the constructor is answered with the nearest."""
-    init = cls.__init__
+    init: Callable[..., None] = vars(cls)["__init__"]
 
     @functools.wraps(init)
     def checked(self: Any, *args: Any, **keywords: Any) -> None:

@@ -16,16 +16,16 @@ from optlab.errors import check_range
 from optlab.rules import Rule, states
 
 
-def invariants(rule: Rule, *, lam: float, **hyperparameters: float) -> tuple[float, float]:
+def invariants(rule: Rule, *, lam: float, **settings: float) -> tuple[float, float]:
     """Trace and determinant of the matrix by which one step multiplies (theta, v).
 
     Both are found by applying the rule to (1, 0) and to (0, 1).  A rule without a velocity
     has determinant 0: its second root is 0.
     """
     if not states(rule):
-        return rule(1.0, lam, **hyperparameters)[0], 0.0
-    from_theta = rule(1.0, lam, 0.0, **hyperparameters)
-    from_v = rule(0.0, 0.0, 1.0, **hyperparameters)
+        return rule(1.0, lam, **settings)[0], 0.0
+    from_theta = rule(1.0, lam, 0.0, **settings)
+    from_v = rule(0.0, 0.0, 1.0, **settings)
     trace = from_theta[0] + from_v[1]
     det = from_theta[0] * from_v[1] - from_v[0] * from_theta[1]
     return trace, det
@@ -50,14 +50,14 @@ def regime(trace, det):
     return "monotone"
 
 
-def rate(rule: Rule, curvatures: Iterable[float], **hyperparameters: float) -> float:
+def rate(rule: Rule, curvatures: Iterable[float], **settings: float) -> float:
     """The slowest mode's rate: the factor by which the error falls per step, in the long run.
 
     >>> from optlab.rules import nesterov
     >>> round(rate(nesterov, [1.0, 100.0], lr=1 / 100, beta=9 / 11), 6)
     0.9
     """
-    return max(radius(*invariants(rule, lam=lam, **hyperparameters)) for lam in curvatures)
+    return max(radius(*invariants(rule, lam=lam, **settings)) for lam in curvatures)
 
 
 def polyak(mu: float, L: float) -> tuple[float, float]:

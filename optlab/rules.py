@@ -10,8 +10,9 @@ learning rate (eta), ``beta`` the momentum coefficient, ``step`` the update's nu
 Inputs of a rule share one shape; the outputs have it too.  A rule changes nothing in place.
 """
 
+import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from optlab.errors import nearest
@@ -79,11 +80,25 @@ def rule(name: str) -> Rule:
     return RULES[name]
 
 
-def states(rule: Rule) -> list[str]:
+@functools.cache
+def states(rule: Rule) -> tuple[str, ...]:
     """Names of a rule's state variables: what stands after ``theta`` and ``g``.
 
     >>> states(sgd), states(momentum)
-    ([], ['v'])
+    ((), ('v',))
     """
-    parameters = inspect.signature(rule).parameters.values()
-    return [p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD][2:]
+    return tuple(name for name, p in _parameters(rule) if p.kind is p.POSITIONAL_OR_KEYWORD)[2:]
+
+
+@functools.cache
+def hyperparameters(rule: Rule) -> tuple[str, ...]:
+    """Names of a rule's hyperparameters: what it takes by keyword.
+
+    >>> hyperparameters(momentum)
+    ('lr', 'beta', 'dampening', 'step')
+    """
+    return tuple(name for name, p in _parameters(rule) if p.kind is p.KEYWORD_ONLY)
+
+
+def _parameters(rule: Rule) -> Iterable[tuple[str, inspect.Parameter]]:
+    return inspect.signature(rule).parameters.items()
