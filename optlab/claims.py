@@ -1,0 +1,162 @@
+"""Claims: what the survey says, held against what a notebook measured."""
+
+import functools
+import html
+import math
+import statistics
+import tomllib
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from typing import Any
+
+from IPython.display import display
+
+from optlab.errors import check_range, nearest
+
+MIME = "application/vnd.optlab.claim+json"
+
+Expected = float | tuple[float, float]
+Measured = float | Sequence[float]
+
+
+class ClaimError(AssertionError):
+    """A measurement does not bear a claim out."""
+
+
+@functools.cache
+def texts() -> dict[str, str]:
+    """The survey's claims, text by id.
+
+    >>> texts()["M5"]
+    'Nesterov evaluates the gradient at the anticipated position.'
+    """
+    chapters = tomllib.loads(resources.files("optlab").joinpath("claims.toml").read_text("utf-8"))
+    return {id: text for chapter in chapters.values() for id, text in chapter.items()}
+
+
+def claim(
+    id: str,
+    *,
+    measured: Measured | Mapping[str, Measured],
+    expected: Expected | Mapping[str, Expected],
+    tolerance: float,
+    seeds: Sequence[int] | None = None,
+) -> None:
+    """Show a claim with its measurement, record both in the cell's output, raise if it fails.
+
+    Args:
+        id: the claim's, such as ``"M4"``.
+        measured: a number; with ``seeds``, one number per seed; or a mapping from the name
+            of a quantity to either.
+        expected: a number, or an interval ``(low, high)`` (an end may be infinite); for a mapping, one per name.
+        tolerance: how far outside ``expected`` a measurement may lie, absolute.
+        seeds: at least 3 distinct seeds, or ``None`` for a deterministic problem.
+            Every seed must bear the claim out; the record holds median and spread.
+
+    Raises:
+        ValueError: an unknown id, too few seeds, or shapes that do not match.
+        ClaimError: the measurement is not within tolerance, or is not a number.
+
+    >>> claim("M2", measured=0.5311, expected=0.9**6, tolerance=1e-3)
+    M2 holds: The velocity is an exponentially decaying history of gradients.
+      measured 0.5311, expected 0.5314 within 0.001
+    """
+    if id not in texts():
+        raise ValueError(f"no claim {id!r}: {nearest(id, texts())}")
+    check_range("tolerance", tolerance, "[0, inf)")
+    if seeds is not None and len(set(seeds)) < 3:
+        raise ValueError(f"seeds must be at least 3 different ones, got {list(seeds)!r}")
+    quantities = dict(measured) if isinstance(measured, Mapping) else {"measured": measured}
+    targets = dict(expected) if isinstance(expected, Mapping) else {"measured": expected}
+    if quantities.keys() != targets.keys():
+        raise ValueError(f"measured has {[*quantities]}, expected has {[*targets]}: names differ")
+    rows = [
+        _row(name, value, targets[name], tolerance, seeds) for name, value in quantities.items()
+    ]
+    record = {
+        "id": id,
+        "claim": texts()[id],
+        "rows": rows,
+        "tolerance": tolerance,
+        "seeds": None if seeds is None else [int(seed) for seed in seeds],
+        "passed": all(row["passed"] for row in rows),
+    }
+    shown = {MIME: record, "text/html": _as_html(record), "text/plain": _as_text(record)}
+    _show(shown)
+    if not record["passed"]:
+        raise ClaimError(_as_text(record))
+
+
+def _row(
+    name: str,
+    measured: Measured,
+    expected: Expected,
+    tolerance: float,
+    seeds: Sequence[int] | None,
+) -> dict[str, Any]:
+    runs = [float(run) for run in (measured if seeds is not None else [measured])]  # type: ignore
+    if seeds is not None and len(runs) != len(seeds):
+        raise ValueError(f"{name}: {len(runs)} measurements for {len(seeds)} seeds")
+    low, high = expected if isinstance(expected, tuple) else (expected, expected)
+    return {
+        "name": name,
+        "measured": statistics.median(runs),
+        "expected": [None if math.isinf(end) else float(end) for end in (low, high)],  # as JSON
+        "spread": max(runs) - min(runs),
+        # Written so that NaN fails.
+        "passed": all(low - tolerance <= run <= high + tolerance for run in runs),
+    }
+
+
+def expectation(row: Mapping[str, Any]) -> str:
+    """What a row of a record expects, in words: a number, an interval or a bound."""
+    low, high = row["expected"]
+    if high is None:
+        return f"at least {low:.4g}"
+    if low is None:
+        return f"at most {high:.4g}"
+    if low == high:
+        return f"{low:.4g}"
+    return f"{low:.4g} to {high:.4g}"
+
+
+def _as_text(record: Mapping[str, Any]) -> str:
+    lines = [f"{record['id']} {'holds' if record['passed'] else 'FAILS'}: {record['claim']}"]
+    for row in record["rows"]:
+        line = f"  {row['name']} {row['measured']:.4g}, expected {expectation(row)}"
+        line += f" within {record['tolerance']:.4g}"
+        if record["seeds"]:
+            line += f" (median of {len(record['seeds'])} seeds, spread {row['spread']:.2g})"
+        lines.append(line)
+    return "\n".join(lines)
+
+
+def _as_html(record: Mapping[str, Any]) -> str:
+    verdict, colour = ("holds", "#009E73") if record["passed"] else ("fails", "#D55E00")
+    rows = "".join(
+        f"<tr><td>{html.escape(row['name'])}</td><td>{row['measured']:.4g}</td>"
+        f"<td>{expectation(row)}</td>"
+        + (f"<td>{row['spread']:.2g}</td>" if record["seeds"] else "")
+        + "</tr>"
+        for row in record["rows"]
+    )
+    spread = f"<th>spread over {len(record['seeds'])} seeds</th>" if record["seeds"] else ""
+    return (
+        f'<div class="optlab-claim" style="border-left: 4px solid {colour}; '
+        'padding: 0.4em 1em; margin: 0.5em 0">'
+        f"<strong>{record['id']} {verdict}.</strong> {html.escape(record['claim'])}"
+        '<table style="margin: 0.4em 0"><thead><tr><th></th><th>measured</th>'
+        f"<th>expected</th>{spread}</tr></thead><tbody>{rows}</tbody></table>"
+        f"Tolerance {record['tolerance']:.2g}, "
+        + ("over seeds." if record["seeds"] else "a deterministic problem.")
+        + "</div>"
+    )
+
+
+def _show(bundle: dict[str, Any]) -> None:
+    from IPython import get_ipython
+
+    if get_ipython() is None:  # a plain script
+        print(bundle["text/plain"])
+    else:
+        display(bundle, raw=True)
