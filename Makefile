@@ -1,0 +1,65 @@
+# `make` alone lists the targets: every line `target: ... ## help` below is one.
+PYTHON ?= python3
+SERVE ?= 1
+JOBS ?= 2
+
+BIN := .venv/bin
+STAMP := .venv/.installed
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help env book test lint format browser assets bench address lab clean distclean
+
+help: ## list the targets
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
+
+env: $(STAMP) ## make .venv with the package, the book's tools and the tests' (PYTHON=python3)
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit( \
+	  "The book needs Python 3.11 or newer; $(PYTHON) is %d.%d. Try make env PYTHON=/path/to/newer/python3" \
+	  % sys.version_info[:2])'
+	@rm -f $@
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[book,test]"
+	@touch $@
+
+book: env ## run what is stale, build the book and serve it (SERVE=0: only build)
+	@$(BIN)/python -m book.extensions.build $(if $(filter 0 no false,$(SERVE)),,--serve)
+
+test: env browser assets lint ## every check: linters, then pytest with the book in a browser (JOBS=2)
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadscope
+
+lint: env ## ruff, mypy and the floors that imports keep to
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+
+format: env ## format the code and strip the notebooks
+	$(BIN)/ruff check --fix-only --quiet .
+	$(BIN)/ruff format .
+	$(BIN)/python -m book.extensions.strip
+
+browser: env ## find Chromium for the tests, installing it where that is possible
+	@$(BIN)/python tests/book/browser.py
+
+assets: env ## fetch the scripts that the pages serve (MathJax, widgets)
+	@$(BIN)/python -m book.extensions.assets
+
+bench: env ## measure what the project promises, into benchmarks/results/
+	$(BIN)/python benchmarks/import_time.py
+
+address: env ## set the book's public address everywhere: make address URL=https://...
+	@$(BIN)/python -m book.extensions.address "$(URL)"
+
+lab: env ## open the notebooks in JupyterLab
+	$(BIN)/jupyter lab chapters
+
+clean: ## remove what was built: the book, executed notebooks, caches
+	rm -rf _build node_modules book/static/vendor .pytest_cache .mypy_cache .ruff_cache
+	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
+
+distclean: clean ## clean, and remove the environment too
+	rm -rf .venv *.egg-info
