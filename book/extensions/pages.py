@@ -1,0 +1,60 @@
+"""The book's Sphinx extension: directives, served scripts, and what makes a page stale."""
+
+from typing import Any
+
+import nbformat
+from myst_nb.sphinx_ import NbMetadataCollector
+from sphinx.application import Sphinx
+from sphinx.config import Config
+from sphinx.environment import BuildEnvironment
+
+from book.extensions import ROOT
+from book.extensions.claims import ClaimsDirective, add_anchors
+from book.extensions.executed import notebooks, stored
+from book.extensions.rule import RuleDirective
+
+#: In this order, and after all others: RequireJS changes how some scripts that follow it load.
+SCRIPTS = ("widget-setup.js", "vendor/require.js", "vendor/embed-amd.js")
+
+
+def hide_buttons(app: Sphinx, config: Config) -> None:
+    """Leave out the buttons that need the repository's address while there is none."""
+    options = config.html_theme_options
+    known = bool(options.get("repository_url"))
+    for name in ("repository", "issues", "edit_page"):
+        options[f"use_{name}_button"] = known
+    if not known:
+        options.pop("repository_url", None)
+        options["launch_buttons"] = {}
+
+
+def find_stale(app: Sphinx, env: BuildEnvironment, added: set, changed: set, removed: set) -> list:
+    """The pages of notebooks whose outputs are others than those that the page shows."""
+    before: dict[str, str] = getattr(env, "optlab_outputs", {})
+    now = {}
+    for path in notebooks():
+        name = path.relative_to(ROOT).with_suffix("").as_posix()
+        now[name] = stored(nbformat.read(path, as_version=4)).name
+    env.optlab_outputs = now
+    return [name for name in now if name in env.all_docs and before.get(name) != now[name]]
+
+
+def add_widgets(app: Sphinx, page: str, template: str, context: dict[str, Any], tree: Any) -> None:
+    """Load the widget manager, from the book's own files, on pages that hold widgets."""
+    if "ipywidgets_state" in NbMetadataCollector.get_js_files(app.env, page):
+        for number, script in enumerate(SCRIPTS):
+            app.add_js_file(script, priority=900 + number, defer="defer")
+
+
+def setup(app: Sphinx) -> dict[str, Any]:
+    """Register everything with Sphinx."""
+    # Jupyter Book sets it for an extension that the book does without.
+    app.add_config_value("comments_config", {}, "")
+    app.add_directive("rule", RuleDirective)
+    app.add_directive("claims", ClaimsDirective)
+    app.add_css_file("book.css")
+    app.connect("config-inited", hide_buttons, priority=100)
+    app.connect("env-get-outdated", find_stale)
+    app.connect("doctree-read", add_anchors)
+    app.connect("html-page-context", add_widgets)
+    return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

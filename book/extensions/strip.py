@@ -1,0 +1,53 @@
+"""Normalise the notebooks: no outputs but those that tests compare, nothing that varies by run.
+
+    python -m book.extensions.strip [NOTEBOOK ...]     (all of the book's, if none is named)
+"""
+
+import sys
+from pathlib import Path
+
+import nbformat
+from nbformat import NotebookNode
+
+from book.extensions import ROOT
+
+KEPT = "nbval-check-output"
+KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
+
+
+def every() -> list[Path]:
+    """The notebooks in the repository's chapters."""
+    return sorted((ROOT / "chapters").glob("*/*.ipynb"))
+
+
+def strip(notebook: NotebookNode) -> NotebookNode:
+    """Normalise a notebook in place, and return it."""
+    notebook.metadata = nbformat.from_dict(
+        {"kernelspec": KERNEL, "language_info": {"name": "python"}}
+        | {key: value for key, value in notebook.metadata.items() if key == "mystnb"}
+    )
+    for cell in notebook.cells:
+        for key in ("execution", "collapsed", "scrolled", "ExecuteTime"):
+            cell.metadata.pop(key, None)
+        if cell.cell_type == "code":
+            cell.execution_count = None
+            if KEPT not in cell.metadata.get("tags", []):
+                cell.outputs = []
+            for output in cell.outputs:
+                if "execution_count" in output:
+                    output.execution_count = None
+    return notebook
+
+
+def main() -> None:
+    """The command line."""
+    for path in map(Path, sys.argv[1:]) if sys.argv[1:] else every():
+        before = path.read_text("utf-8")
+        after = nbformat.writes(strip(nbformat.reads(before, as_version=4))) + "\n"
+        if after != before:
+            path.write_text(after, "utf-8")
+            print(f"stripped {path}")
+
+
+if __name__ == "__main__":
+    main()
