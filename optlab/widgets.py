@@ -1,0 +1,241 @@
+"""Sliders with a view: a rule on a landscape, drawn in the reader's browser on every move.
+
+The equations that move the picture are those of :mod:`optlab.rules`, :mod:`optlab.landscapes` and
+:mod:`optlab.modes`, translated by :mod:`optlab.javascript` when this module is imported.  So the
+same cell works in JupyterLab, on Colab, and on a page with no kernel and no network.
+"""
+
+import html
+import inspect
+import json
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import anywidget
+import ipywidgets
+import traitlets
+
+from optlab.errors import check_range, nearest
+from optlab.javascript import translate
+from optlab.landscapes import LANDSCAPES, Landscape, landscape
+from optlab.modes import radius, regime
+from optlab.rules import RULES, states
+from optlab.rules import rule as find_rule
+
+LABELS = {"sgd": "gradient descent", "momentum": "heavy ball", "nesterov": "Nesterov"}
+#: One press of an arrow key: this share of the learning rate's slider, this much momentum.
+LR_POSITIONS = 200
+BETA_STEP = 0.005
+#: The hyperparameters that the sliders set; a rule that needs others has no view.
+SLIDERS = {"lr", "beta"}
+
+
+def is_quadratic(scene: Landscape) -> bool:
+    """Whether the gradient is linear around the minimum, each coordinate by itself.
+
+    >>> [name for name, scene in LANDSCAPES.items() if is_quadratic(scene)]
+    ['ellipse']
+    """
+    curvatures = []
+    for i in range(len(scene.start)):
+        for size in (-3.0, 1.0, 2.0):
+            point = [x + size * (i == j) for j, x in enumerate(scene.minimum)]
+            gradient = scene.gradient(*point)
+            if any(g != 0 for j, g in enumerate(gradient) if j != i):
+                return False
+            curvatures.append((i, gradient[i] / size))
+    return len(set(curvatures)) == len(scene.start)
+
+
+def equations() -> str:
+    """JavaScript that defines OPTLAB: every rule, every landscape, ``radius`` and ``regime``."""
+    parts = [part for scene in LANDSCAPES.values() for part in (scene.value, scene.gradient)]
+    functions = translate(*RULES.values(), *parts, radius, regime)
+    rules = {
+        name: f"{{update: {update.__name__}, states: {len(states(update))}}}"
+        for name, update in RULES.items()
+    }
+    scenes = {
+        name: f"{{value: {scene.value.__name__}, gradient: {scene.gradient.__name__}, "
+        f"start: {json.dumps(scene.start)}, minimum: {json.dumps(scene.minimum)}, "
+        f"view: {json.dumps(scene.view)}, curvature: {json.dumps(scene.curvature)}, "
+        f"quadratic: {json.dumps(is_quadratic(scene))}}}"
+        for name, scene in LANDSCAPES.items()
+    }
+    members = ["radius", "regime"]
+    for name, table in (("rules", rules), ("landscapes", scenes)):
+        rows = ",\n".join(f"  {json.dumps(key)}: {value}" for key, value in table.items())
+        members.append(f"{name}: {{\n{rows}\n}}")
+    return f"const OPTLAB = (() => {{\n{functions}\n\nreturn {{{', '.join(members)}}};\n}})();\n"
+
+
+def _beside(name: str) -> str:
+    """A file of this folder, without its comments: the page carries it once for every view."""
+    lines = Path(__file__).with_name(name).read_text(encoding="utf-8").splitlines()
+    return "\n".join(line for line in lines if line.strip() and not line.strip().startswith("//"))
+
+
+class View(anywidget.AnyWidget):
+    """The pictures: path, error against step, and the plane of learning rate and momentum.
+
+    Attributes:
+        lr: learning rate.
+        beta: momentum.
+        chosen: which of the settings' rules, counted from 0.
+        settings: what stays: question, landscape, goal, budget, rules, ranges of the sliders.
+    """
+
+    _esm = "\n".join([equations(), _beside("pictures.js"), _beside("widgets.js")])
+    _css = _beside("widgets.css")
+    lr = traitlets.Float().tag(sync=True)
+    beta = traitlets.Float().tag(sync=True)
+    chosen = traitlets.Int().tag(sync=True)
+    settings = traitlets.Dict().tag(sync=True)
+
+
+def _slider(name: str, settings: dict[str, Any], start: float) -> ipywidgets.Widget:
+    low, high = settings[name]
+    kind, text, shown = ipywidgets.FloatSlider, "momentum β", ".3f"
+    if name == "lr":
+        low, high = math.log10(low), math.log10(high)
+        kind, text, shown = ipywidgets.FloatLogSlider, "learning rate η", ".3g"
+    slider = kind(
+        value=start,
+        min=low,
+        max=high,
+        step=(high - low) / settings["positions"][name],
+        description=text,
+        readout_format=shown,
+        style={"description_width": "7.5em"},
+    )
+    slider.add_class(f"optlab-{name}")
+    return slider
+
+
+class Playground(ipywidgets.VBox):  # type: ignore[misc]
+    """A question, its sliders and its view; made by :func:`play`.
+
+    Attributes:
+        question: what the reader is asked.
+        sliders: by name: ``lr``, and ``beta`` where a rule has momentum.
+        rule: the buttons that choose the rule; None where there is one rule.
+        view: the pictures.
+    """
+
+    def __init__(self, question: str, settings: dict[str, Any], chosen: int, **at: float) -> None:
+        self.question = question
+        self.view = View(settings=settings, chosen=chosen, **at)
+        self.sliders = {"lr": _slider("lr", settings, at["lr"])}
+        if any(momentum for _, _, momentum in settings["rules"]):
+            self.sliders["beta"] = _slider("beta", settings, at["beta"])
+        self.rule = None
+        controls: list[ipywidgets.Widget] = list(self.sliders.values())
+        if len(settings["rules"]) > 1:
+            labels = [label for _, label, _ in settings["rules"]]
+            self.rule = ipywidgets.ToggleButtons(options=labels, index=chosen)
+            self.rule.add_class("optlab-rule")
+            ipywidgets.jslink((self.rule, "index"), (self.view, "chosen"))
+            controls.insert(0, self.rule)
+        for name, slider in self.sliders.items():
+            ipywidgets.jslink((slider, "value"), (self.view, name))
+        title = ipywidgets.HTML(f"<p>{html.escape(question)}</p>")
+        title.add_class("optlab-question")
+        row = ipywidgets.Box(controls)
+        row.add_class("optlab-controls")
+        super().__init__([title, row, self.view])
+        self.add_class("optlab-play")
+
+    def __repr__(self) -> str:
+        names = " and ".join(self.sliders)
+        return f"{self.question} [sliders: {names}]"
+
+
+def play(
+    question: str,
+    *,
+    scene: str = "ellipse",
+    goal: float = 1e-6,
+    budget: int = 100,
+    rules: Sequence[str] = ("sgd", "momentum", "nesterov"),
+    rule: str | None = None,
+    lr: tuple[float, float, float] = (0.001, 0.1, 0.01),
+    beta: tuple[float, float, float] = (0.0, 0.98, 0.0),
+) -> Playground:
+    """Ask a question whose answer is found with sliders.
+
+    Args:
+        question: one or two sentences, as plain text.
+        scene: the landscape's name.
+        goal: what may be left, as a share of the start: of the distance to the minimum on a
+            quadratic, of the loss elsewhere.  Within (0, 1).
+        budget: in how many steps, 1 to 1000.
+        rules: names of the rules to choose among.
+        rule: the one that is chosen at first; by default the first.
+        lr: low end, high end and start of the learning rate's slider, which is logarithmic.
+        beta: the same of momentum's slider, within [0, 1); unused by rules without momentum.
+
+    Returns:
+        A widget: show it as the last line of a cell.
+
+    Raises:
+        ValueError: a name that does not exist, a number out of its range.
+        TypeError: an argument of the wrong kind.
+
+    >>> play("Can you reach 1e-6 in 100 steps?", rules=["momentum"], lr=(0.001, 0.1, 0.01))
+    Can you reach 1e-6 in 100 steps? [sliders: lr and beta]
+    """
+    if not isinstance(question, str) or not question.strip():
+        raise TypeError(f"question must be a text that is not empty, got {question!r}")
+    if not isinstance(scene, str):
+        raise TypeError(
+            f"scene must be a landscape's name, got {scene!r}: {nearest('', LANDSCAPES)}"
+        )
+    landscape(scene)
+    check_range("goal", goal, "(0, 1)")
+    if not isinstance(budget, int) or isinstance(budget, bool):
+        raise TypeError(f"budget must be a whole number in [1, 1000], got {budget!r}")
+    check_range("budget", budget, "[1, 1000]")
+    if isinstance(rules, str) or not all(isinstance(name, str) for name in rules):
+        raise TypeError(f"rules must be a list of names, got {rules!r}: {nearest('', RULES)}")
+    if not rules or len(set(rules)) < len(rules):
+        raise ValueError(f"rules must be one or more names, each once, got {rules!r}")
+    described = [[name, LABELS.get(name, name), _has_momentum(find_rule(name))] for name in rules]
+    first = rules[0] if rule is None else rule
+    if first not in rules:
+        raise ValueError(f"rule must be one of rules, got {first!r}: {nearest(first, rules)}")
+    settings = {
+        "scene": scene,
+        "goal": float(goal),
+        "budget": budget,
+        "rules": described,
+        "lr": _ends("lr", lr, "(0, inf)"),
+        "beta": _ends("beta", beta, "[0, 1)"),
+        "positions": {"lr": LR_POSITIONS, "beta": max(1, round((beta[1] - beta[0]) / BETA_STEP))},
+    }
+    at = {"lr": float(lr[2]), "beta": float(beta[2])}
+    return Playground(question, settings, list(rules).index(first), **at)
+
+
+def _has_momentum(update: Callable[..., Any]) -> bool:
+    parameters = inspect.signature(update).parameters
+    needed = {n for n, p in parameters.items() if p.kind is p.KEYWORD_ONLY and p.default is p.empty}
+    if "lr" not in needed or needed - SLIDERS:
+        others = ", ".join(sorted(needed)) or "nothing"
+        raise ValueError(f"rules must need lr and at most beta; {update.__name__} needs {others}")
+    return "beta" in needed
+
+
+def _ends(name: str, given: tuple[float, float, float], allowed: str) -> list[float]:
+    try:
+        low, high, start = given
+    except (TypeError, ValueError):
+        raise TypeError(f"{name} must be (low, high, start), got {given!r}") from None
+    for end in given:
+        check_range(name, end, allowed)
+    if not low < high or not low <= start <= high:
+        raise ValueError(
+            f"{name} must be (low, high, start) with low <= start <= high, got {given!r}"
+        )
+    return [float(low), float(high)]
