@@ -99,59 +99,57 @@ class ClaimsDirective(SphinxDirective):
     def _table(self, claims: dict[str, str], records: dict[str, list[Record]]) -> nodes.table:
         rows = []
         for id, text in claims.items():
-            if id not in records:
-                rows.append([id, text, "not yet measured", "", "", "", "", ""])
-            for record in records.get(id, []):
-                rows += self._rows(record, text)
-        head = ["", "Claim", "Quantity", "Measured", "Expected", "Tolerance", "Spread", "Measured in"]
-        return _table(head, rows)
-
-    def _rows(self, record: Record, text: str) -> list[list[Any]]:
-        from optlab.claims import expectation
-
-        seeds = record.get("seeds")
-        rows = []
-        for row in record["rows"]:
-            spread = f"{row['spread']:.2g} over {len(seeds)} seeds" if seeds else "deterministic"
-            name = "" if row["name"] == "measured" else row["name"]
-            measured = f"{row['measured']:.4g}"
-            tolerance = f"{record['tolerance']:.2g}"
-            rows.append([name, measured, expectation(row), tolerance, spread])
-        lead = [record["id"], text], [self._link(record)]
-        blank = ["", ""], [""]
-        return [
-            [*(lead if first else blank)[0], *row, *(lead if first else blank)[1]]
-            for first, row in zip([True] + [False] * len(rows), rows, strict=False)
-        ]
+            found = records.get(id, [])
+            links: list[nodes.Node] = []
+            for record in found:
+                links += [nodes.Text(" "), self._link(record)]
+            if not found:
+                links = [nodes.emphasis("", " not yet measured")]
+            title = nodes.paragraph("", "", nodes.strong(id, id), nodes.Text(f" {text}"), *links)
+            rows.append(nodes.row("", nodes.entry("", title, morecols=4), classes=["optlab-what"]))
+            for record in found:
+                rows += [_row(cells) for cells in _figures(record)]
+        return _table(["Quantity", "Measured", "Expected", "Tolerance", "Spread"], rows)
 
     def _link(self, record: Record) -> nodes.reference:
         """A link to the cell; Sphinx relates HTML addresses of one build by themselves."""
         here = self.env.docname.count("/")
         page = record["notebook"].removesuffix(".ipynb")
-        name = page.rpartition("/")[2]
+        name = f"→ {page.rpartition('/')[2]}"
         address = "../" * here + f"{page}.html#{record['anchor']}"
         verdict = "" if record["passed"] else " (fails)"
         return nodes.reference(name, name + verdict, refuri=address, internal=True)
 
 
-def _table(head: list[str], rows: list[list[Any]]) -> nodes.table:
+def _figures(record: Record) -> list[list[str]]:
+    """The rows of a record, as text."""
+    from optlab.claims import expectation
+
+    seeds = record.get("seeds")
+    return [
+        [
+            "" if row["name"] == "measured" else row["name"],
+            f"{row['measured']:.4g}",
+            expectation(row),
+            f"{record['tolerance']:.2g}",
+            f"{row['spread']:.2g} over {len(seeds)} seeds" if seeds else "deterministic",
+        ]
+        for row in record["rows"]
+    ]
+
+
+def _table(head: list[str], rows: list[nodes.row]) -> nodes.table:
     table = nodes.table(classes=["optlab-claims"])
     group = nodes.tgroup(cols=len(head))
     table += group
     group.extend(nodes.colspec(colwidth=1) for _ in head)
-    top, body = nodes.thead(), nodes.tbody()
-    top += _row(head)
-    body.extend(map(_row, rows))
-    group += [top, body]
+    group += [nodes.thead("", _row(head)), nodes.tbody("", *rows)]
     return table
 
 
-def _row(cells: list[Any]) -> nodes.row:
-    row = nodes.row()
-    for cell in cells:
-        inner = cell if isinstance(cell, nodes.Node) else nodes.Text(cell)
-        row += nodes.entry("", nodes.paragraph("", "", inner))
-    return row
+def _row(cells: list[str]) -> nodes.row:
+    entries = [nodes.entry("", nodes.paragraph("", "", nodes.Text(cell))) for cell in cells]
+    return nodes.row("", *entries)
 
 
 def add_anchors(app: Sphinx, doctree: nodes.document) -> None:

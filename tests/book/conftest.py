@@ -98,6 +98,7 @@ def page(site: str, chromium: Any) -> Iterator[Callable[..., Any]]:
             lambda message: message.type == "error" and troubles.append(f"{path}: {message.text}"),
         )
         tab.goto(site + path, wait_until="load")
+        tab.wait_for_selector("meta[http-equiv=refresh]", state="detached")  # index.html's
         tab.evaluate("() => window.MathJax?.startup?.promise?.then(() => null)")
         return tab
 

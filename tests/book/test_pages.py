@@ -12,20 +12,36 @@ def pages() -> list[str]:
     return [f"{name.removesuffix('.md').removesuffix('.ipynb')}.html" for name in names]
 
 
-PAGES = [*pages(), "index.html", "genindex.html", "search.html"]
+SCROLLING_LISTINGS = """() => [
+  ...document.querySelectorAll('.cell_input pre, .literal-block-wrapper pre')
+].filter(e => e.scrollWidth > e.clientWidth + 1).map(e => e.textContent)"""
+
+OTHERS = ["index.html", "genindex.html", "search.html"]
 
 
-@pytest.mark.parametrize("path", PAGES)
-def test_page_opens_alone(page, path):
-    tab = page(path)
-    assert tab.title()
+@pytest.mark.parametrize("path", OTHERS)
+def test_other_pages_open(page, path):
+    assert page(path).title()
 
 
 @pytest.mark.parametrize("path", pages())
-def test_mathematics_is_typeset(page, path):
-    tab = page(path)
+@pytest.mark.parametrize("width", [375, 1280])
+def test_page(page, path, width):
+    """It opens by itself, its mathematics is typeset, and nothing makes it scroll sideways."""
+    tab = page(path, width=width)
+    assert tab.title()
     assert tab.locator("mjx-container").count() >= tab.locator(".math").count()
     assert tab.locator("mjx-merror").count() == 0
+    wide = tab.evaluate("document.scrollingElement.scrollWidth")
+    culprits = tab.evaluate(
+        """width => [...document.querySelectorAll('.bd-article *')].filter(
+             e => e.getBoundingClientRect().right > width + 1).slice(0, 3)
+             .map(e => e.outerHTML.slice(0, 200))""",
+        width,
+    )
+    assert wide <= width, culprits
+    if width == 1280:
+        assert tab.evaluate(SCROLLING_LISTINGS) == []
 
 
 def test_mathematics_has_the_books_fonts(page):
@@ -36,30 +52,6 @@ def test_mathematics_has_the_books_fonts(page):
         " return [...document.fonts].filter(f => f.status == 'loaded').map(f => f.family) }"
     )
     assert any("MJXTEX" in family for family in loaded)
-
-
-@pytest.mark.parametrize("path", pages())
-@pytest.mark.parametrize("width", [375, 1280])
-def test_page_does_not_scroll_sideways(page, path, width):
-    tab = page(path, width=width)
-    wide = tab.evaluate("document.scrollingElement.scrollWidth")
-    culprits = tab.evaluate(
-        """width => [...document.querySelectorAll('.bd-article *')].filter(
-             e => e.getBoundingClientRect().right > width + 1).slice(0, 3)
-             .map(e => e.outerHTML.slice(0, 200))""",
-        width,
-    )
-    assert wide <= width, culprits
-
-
-@pytest.mark.parametrize("path", pages())
-def test_code_fits_a_desktop_page(page, path):
-    tab = page(path, width=1280)
-    wide = tab.evaluate(
-        """() => [...document.querySelectorAll('.cell_input pre, .literal-block-wrapper pre')]
-             .filter(e => e.scrollWidth > e.clientWidth + 1).map(e => e.textContent)"""
-    )
-    assert not wide
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
