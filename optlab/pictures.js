@@ -4,9 +4,10 @@
 
 const SVG = "http://www.w3.org/2000/svg";
 const FAR = 1e4; // px: browsers draw no coordinates as large as a diverging run's
-const MARGIN = { left: 46, right: 12, top: 12, bottom: 38 };
+const MARGIN = { left: 50, right: 12, top: 12, bottom: 38 };
 const CONTOURS = 9;
 const CELLS = [48, 32]; // of the grid on which a boundary is looked for
+const FINE_CELLS = [72, 54]; // in the plane, where regimes come to a tip
 const BISECTIONS = 7; // and how often each crossing is then halved
 const HIGHEST_ERROR = 10;
 const DECADES_BELOW_GOAL = 2;
@@ -49,6 +50,12 @@ function ticks({ low, high, log }, room) {
   const first = Math.ceil(low / step - 1e-9);
   const count = Math.floor(high / step + 1e-9) - first + 1;
   return Array.from({ length: count }, (_, i) => Number(((first + i) * step).toPrecision(6)));
+}
+
+// Many decades are all written as powers, few as plain numbers.
+function tickWords(value, { low, high, log }) {
+  if (!log || high / low < 1e4 || value === 1 || value === 10) return words(value);
+  return `10${superscript(Math.round(Math.log10(value)))}`;
 }
 
 // Lines around the part of a frame for whose pixels `inside` holds, as the data of a path.
@@ -111,11 +118,11 @@ class Picture {
     make(this.svg, "rect", { class: "frame", ...area });
     for (const value of ticks(this.x, box.width / 60)) {
       make(this.svg, "path", { class: "frame", d: `M${this.x(value)} ${floor}v4` });
-      this.label(this.svg, this.x(value), floor + 16, words(value), "middle");
+      this.label(this.svg, this.x(value), floor + 16, tickWords(value, this.x), "middle");
     }
     for (const value of y.label ? ticks(this.y, box.height / 34) : []) {
       make(this.svg, "path", { class: "frame", d: `M${left - 4} ${this.y(value)}h4` });
-      this.label(this.svg, left - 7, this.y(value) + 4, words(value), "end");
+      this.label(this.svg, left - 7, this.y(value) + 4, tickWords(value, this.y), "end");
     }
     this.label(this.svg, left + box.width / 2, this.height - 5, x.label, "middle");
     const upright = this.label(this.svg, 0, 0, y.label, "middle");
@@ -136,7 +143,7 @@ class PathPicture extends Picture {
     this.flat = scene.start.length === 1;
     const heights = Array.from({ length: 201 }, (_, i) =>
       scene.value(scene.view[0][0] + ((scene.view[0][1] - scene.view[0][0]) * i) / 200));
-    const range = this.flat ? [-0.06 * Math.max(...heights), Math.max(...heights)] : scene.view[1];
+    const range = this.flat ? [-0.2 * Math.max(...heights), Math.max(...heights)] : scene.view[1];
     this.frame({ range: scene.view[0], label: "x" }, { range, label: this.flat ? "f(x)" : "y" });
     if (this.flat) {
       const curve = heights.map((height, i) => this.place([
@@ -202,7 +209,7 @@ class ErrorPicture extends Picture {
     this.pen.replaceChildren();
     const draw = (values, kind) => make(this.pen, "path", { class: kind,
       d: line(seen(values.map((value, step) => this.place([step, Math.max(value, 1e-300)])))) });
-    draw(errors, "whole");
+    draw(errors, curves.length ? "whole" : "slow");
     for (const curve of curves) draw(curve.values, curve.kind);
     if (hit !== null) make(this.pen, "path", { class: "hit", d: dots([this.place([hit, errors[hit]])]) });
     this.svg.setAttribute("aria-label", `${scene.quadratic ? "Error" : "Loss"} against step on a log `
@@ -217,10 +224,9 @@ class PlanePicture extends Picture {
       { range: settings.beta, label: rule.momentum ? "momentum β" : "" });
     this.at = (px, py) => slowest(rule, state.scene, { lr: this.x.at(px), beta: this.y.at(py) });
     this.colours();
-    const kinds = this.regions();
-    for (const kind of kinds.slice(1)) {
+    for (const kind of this.regions()) {
       make(this.paper, "path", { class: "border",
-        d: outline(this.box, (px, py) => this.at(px, py).regime === kind) });
+        d: outline(this.box, (px, py) => this.at(px, py).regime === kind, FINE_CELLS) });
     }
   }
 
@@ -246,7 +252,8 @@ class PlanePicture extends Picture {
       href: canvas.toDataURL() });
   }
 
-  // Name each regime where it is roomiest, if anywhere; the kinds that there are.
+  // Name each regime where it is roomiest, if it has room. Returns those to draw lines around:
+  // all but the commonest, whose lines are the others', and slivers too thin for a name.
   regions([columns, rows] = [32, 24]) {
     const spots = Array.from({ length: columns * rows }, (_, i) => {
       const x = this.box.left + (this.box.width * ((i % columns) + 0.5)) / columns;
@@ -263,14 +270,17 @@ class PlanePicture extends Picture {
       return Math.min(...edges, ...others);
     };
     const kinds = [...new Set(spots.map((spot) => spot.kind))];
-    for (const kind of kinds) {
+    const count = (kind) => spots.filter((spot) => spot.kind === kind).length;
+    kinds.sort((a, b) => count(b) - count(a));
+    const named = kinds.filter((kind) => {
       const own = spots.filter((spot) => spot.kind === kind);
       const rooms = own.map(room);
       const most = Math.max(...rooms);
       const { x, y } = own[rooms.indexOf(most)];
-      if (most > 0.9) this.label(this.svg, x, y + 4, kind, "middle", "halo region");
-    }
-    return kinds;
+      if (most > 0.9) this.label(this.paper, x, y + 4, kind, "middle", "halo");
+      return most > 0.9;
+    });
+    return named.filter((kind) => kind !== kinds[0]);
   }
 
   move({ options, rule, slow }) {

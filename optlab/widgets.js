@@ -6,6 +6,7 @@ const HORIZON = 1.25; // the error's picture shows a quarter more steps than the
 const WIDE = 840; // px: three pictures in a row; below, one over two
 const NARROW = 500; // px: all in one column
 const HEIGHTS = { wide: [280, 280, 280], medium: [230, 270, 270], narrow: [190, 200, 230] };
+const GONE = 1e-6; // a rate below this is rounding
 const NAMES = { lr: "Learning rate η", beta: "Momentum β" };
 const HANDLES = ".noUi-handle, .ui-slider-handle"; // of ipywidgets 8, of ipywidgets 7
 
@@ -93,9 +94,12 @@ export function words(value, digits = 2) {
     return String(Number(value.toPrecision(digits))).replace("-", "−");
   }
   const [mantissa, power] = value.toExponential(digits - 1).split("e");
-  const raised = [...String(Number(power))].map((sign) => "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"["-0123456789".indexOf(sign)]);
   const factor = Number(mantissa) === 1 ? "" : `${Number(mantissa)} × `;
-  return `${factor}10${raised.join("")}`.replace("-", "−");
+  return `${factor}10${superscript(Number(power))}`.replace("-", "−");
+}
+
+function superscript(power) {
+  return [...String(power)].map((sign) => "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"["-0123456789".indexOf(sign)]).join("");
 }
 
 const capital = (text) => text[0].toUpperCase() + text.slice(1);
@@ -108,10 +112,12 @@ function sentence({ rule, scene, options, errors, settings }) {
   const size = Number.isFinite(error) ? `is ${share}` : "has grown beyond all numbers";
   const each = scene.curvature.map((lam, i) => {
     const pair = invariants(rule, lam, options);
-    return `${["slow", "steep"][i]} mode ${regime(...pair)}, rate ${words(radius(...pair), 3)}`;
+    const rate = radius(...pair);
+    const how = rate < GONE ? "gone at once" : `${regime(...pair)}, rate ${words(rate, 3)}`;
+    return `${["slow", "steep"][i]} mode ${how}`;
   });
   const range = scene.curvature.map((lam) => words(lam, 3)).join(" and ");
-  const proviso = scene.quadratic ? "" : `On a quadratic of curvatures ${range}: `;
+  const proviso = scene.quadratic ? "" : `on a quadratic of curvatures ${range}: `;
   return `${capital(rule.label)}, η = ${words(options.lr, 3)}${beta}: after ${settings.budget} `
     + `steps the ${what} ${size}. ${capital(`${proviso}${each.join("; ")}`)}.`;
 }
@@ -165,9 +171,8 @@ function steer(plane, model) {
   plane.svg.addEventListener("pointermove", follow);
 }
 
-function keys(caption, curves, what) {
-  caption.append(" ");
-  make(caption, "span", { class: "key whole" }, what);
+function keys(caption, curves) {
+  if (curves.length) make(caption, "span", { class: "key whole" }, "both");
   for (const { kind, axis } of curves) {
     caption.append(" ");
     make(caption, "span", { class: `key ${kind}` }, `${kind} mode ${axis}`);
@@ -185,10 +190,10 @@ function render({ model, el }) {
   const what = first.scene.quadratic ? "error" : "loss";
   const pictures = [
     new PathPicture(panes, "Path"),
-    new ErrorPicture(panes, `${capital(what)}, share of the start:`),
-    new PlanePicture(panes, "Rate of the slowest mode: darker is faster"),
+    new ErrorPicture(panes, capital(what)),
+    new PlanePicture(panes, "Plane: the darker, the faster"),
   ];
-  keys(pictures[1].caption, first.curves, what);
+  keys(pictures[1].caption, first.curves);
   steer(pictures[2], model);
 
   // An error is shown where the result would stand, and goes to the console too.

@@ -25,9 +25,6 @@ from optlab.rules import RULES, states
 from optlab.rules import rule as find_rule
 
 LABELS = {"sgd": "gradient descent", "momentum": "heavy ball", "nesterov": "Nesterov"}
-#: One press of an arrow key: this share of the learning rate's slider, this much momentum.
-LR_POSITIONS = 200
-BETA_STEP = 0.005
 #: The hyperparameters that the sliders set; a rule that needs others has no view.
 SLIDERS = {"lr", "beta"}
 
@@ -212,7 +209,10 @@ def play(
         "rules": described,
         "lr": _ends("lr", lr, "(0, inf)"),
         "beta": _ends("beta", beta, "[0, 1)"),
-        "positions": {"lr": LR_POSITIONS, "beta": max(1, round((beta[1] - beta[0]) / BETA_STEP))},
+        "positions": {
+            "lr": _positions(*map(math.log10, lr), wanted=200),
+            "beta": _positions(*beta, wanted=round((beta[1] - beta[0]) / 0.005)),
+        },
     }
     at = {"lr": float(lr[2]), "beta": float(beta[2])}
     return Playground(question, settings, list(rules).index(first), **at)
@@ -225,6 +225,19 @@ def _has_momentum(update: Callable[..., Any]) -> bool:
         others = ", ".join(sorted(needed)) or "nothing"
         raise ValueError(f"rules must need lr and at most beta; {update.__name__} needs {others}")
     return "beta" in needed
+
+
+def _positions(low: float, high: float, start: float, *, wanted: int) -> int:
+    """How many steps from end to end, near the wanted number, such that the start is one of them.
+
+    A slider rounds to its steps whatever it is given.
+    """
+    share = (start - low) / (high - low)
+
+    def misses(number: int) -> tuple[float, int]:
+        return round(abs(share * number - round(share * number)), 2), abs(number - wanted)
+
+    return min(range(max(1, wanted - 50), wanted + 51), key=misses)
 
 
 def _ends(name: str, given: tuple[float, float, float], allowed: str) -> list[float]:
