@@ -1,6 +1,6 @@
 """Set the repository's public address: in _config.yml, and in each notebook's first cell.
 
-    python -m book.extensions.address URL     ("" takes it back)
+python -m book.extensions.address URL     ("" takes it back)
 """
 
 import re

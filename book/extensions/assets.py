@@ -26,7 +26,7 @@ FILES = {
 }
 
 
-class AssetsFailed(Exception):
+class AssetsError(Exception):
     """npm could not bring the packages."""
 
 
@@ -34,7 +34,7 @@ def fetch() -> bool:
     """Bring book/static/vendor up to date; say whether there was anything to do.
 
     Raises:
-        AssetsFailed: npm failed; its last words are in the message.
+        AssetsError: npm failed; its last words are in the message.
     """
     mark = VENDOR / ".lock"
     want = hashlib.sha256(
@@ -47,7 +47,7 @@ def fetch() -> bool:
     path = f"{scripts}{os.pathsep}{os.environ.get('PATH', '')}"
     npm = shutil.which("npm", path=path)
     if npm is None:
-        raise AssetsFailed("npm is missing from the environment: run `make env`")
+        raise AssetsError("npm is missing from the environment: run `make env`")
     done = subprocess.run(
         [npm, *command[1:]],
         cwd=ROOT,
@@ -57,7 +57,7 @@ def fetch() -> bool:
         text=True,
     )
     if done.returncode:
-        raise AssetsFailed(f"{' '.join(command)} failed:\n\n{done.stdout.strip()}")
+        raise AssetsError(f"{' '.join(command)} failed:\n\n{done.stdout.strip()}")
     shutil.rmtree(VENDOR, ignore_errors=True)
     for origin, target in FILES.items():
         here, there = MODULES / origin, VENDOR / target
@@ -73,5 +73,5 @@ def fetch() -> bool:
 if __name__ == "__main__":
     try:
         fetch()
-    except AssetsFailed as error:
+    except AssetsError as error:
         sys.exit(str(error))

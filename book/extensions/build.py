@@ -24,7 +24,7 @@ REDIRECT = '<!doctype html><meta charset="utf-8"><title>{title}</title>\n' + (
 )
 
 
-class BuildFailed(Exception):
+class BuildError(Exception):
     """The book cannot be built; the message says why."""
 
 
@@ -32,7 +32,7 @@ def build() -> Path:
     """Bring ``_build/html`` up to date and return it.
 
     Raises:
-        BuildFailed: npm, a notebook or Sphinx failed.
+        BuildError: npm, a notebook or Sphinx failed.
     """
     BUILD.mkdir(exist_ok=True)
     with FileLock(BUILD / ".lock"):
@@ -46,8 +46,8 @@ def _build() -> Path:
         if assets.fetch():
             _say("Fetched the scripts that the pages serve.")
         ran = executed.run_stale()
-    except (assets.AssetsFailed, executed.NotebookFailed) as error:
-        raise BuildFailed(str(error)) from None
+    except (assets.AssetsError, executed.NotebookError) as error:
+        raise BuildError(str(error)) from None
     _say(f"Executed {ran} notebook{'s' * (ran != 1)}; the others' results are at hand.")
     claims.write()
     _sphinx()
@@ -83,7 +83,7 @@ def _sphinx() -> None:
     if isinstance(result, KeyboardInterrupt):
         raise result
     if result:
-        raise BuildFailed("Sphinx could not build the book without warnings: see above.")
+        raise BuildError("Sphinx could not build the book without warnings: see above.")
     page = _home()
     (HTML / "index.html").write_text(REDIRECT.format(page=page, title="The book"), "utf-8")
     unfinished.unlink()
@@ -128,7 +128,7 @@ def main() -> None:
     began = time.perf_counter()
     try:
         build()
-    except BuildFailed as error:
+    except BuildError as error:
         sys.exit(f"\nThe book was not built.\n\n{error}\n")
     except KeyboardInterrupt:
         sys.exit("\nInterrupted; what was finished is kept, and the next build goes on from there.")

@@ -89,12 +89,12 @@ class ClaimsDirective(SphinxDirective):
         return found
 
     def _unwritten(self, claims: dict[str, str]) -> list[nodes.Node]:
-        note = nodes.paragraph("", "", nodes.emphasis("", "Chapter not written yet: not yet measured."))
+        note = nodes.emphasis("", "Chapter not written yet: not yet measured.")
         items = nodes.bullet_list(classes=["optlab-unmeasured"])
         for id, text in claims.items():
             item = nodes.paragraph("", "", nodes.strong(id, id), nodes.Text(f" {text}"))
             items += nodes.list_item("", item)
-        return [note, items]
+        return [nodes.paragraph("", "", note), items]
 
     def _table(self, claims: dict[str, str], records: dict[str, list[Record]]) -> nodes.table:
         rows = []

@@ -26,7 +26,7 @@ TIMEOUT = 120  # seconds that a cell may take
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
 
-class NotebookFailed(Exception):
+class NotebookError(Exception):
     """A cell did not run to its end; the message is for the author of the notebook."""
 
 
@@ -71,7 +71,7 @@ def run_stale() -> int:
     """Execute the notebooks whose outputs are not in the store; return how many there were.
 
     Raises:
-        NotebookFailed: at the first that fails; those before it stay in the store.
+        NotebookError: at the first that fails; those before it stay in the store.
     """
     EXECUTED.mkdir(parents=True, exist_ok=True)
     needed = {path: nbformat.read(path, as_version=4) for path in notebooks()}
@@ -127,7 +127,7 @@ def _execute(notebook: NotebookNode, path: Path, label: str) -> None:
                 print(f"{label}: {total} cells, {time.perf_counter() - began:.1f} s", flush=True)
             return
     code = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
-    raise NotebookFailed(_report(path, state["count"], code, ANSI.sub("", reason)))
+    raise NotebookError(_report(path, state["count"], code, ANSI.sub("", reason)))
 
 
 def _report(path: Path, number: int, code: list[str], reason: str) -> str:

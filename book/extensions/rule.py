@@ -3,6 +3,7 @@
 import ast
 import importlib.util
 from pathlib import Path
+from typing import ClassVar
 
 from docutils import nodes
 from docutils.parsers.rst import directives
@@ -17,7 +18,7 @@ class RuleDirective(SphinxDirective):
     """
 
     required_arguments = 1
-    option_spec = {"module": directives.unchanged, "name": directives.unchanged}
+    option_spec: ClassVar = {"module": directives.unchanged, "name": directives.unchanged}
 
     def run(self) -> list[nodes.Node]:
         name = self.arguments[0]

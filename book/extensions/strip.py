@@ -1,6 +1,6 @@
 """Normalise the notebooks: no outputs but those that tests compare, nothing that varies by run.
 
-    python -m book.extensions.strip [NOTEBOOK ...]     (all of the book's, if none is named)
+python -m book.extensions.strip [NOTEBOOK ...]     (all of the book's, if none is named)
 """
 
 import sys

@@ -29,7 +29,10 @@ def install() -> None:
     if os.environ.get("CHROMIUM") or os.geteuid() or not shutil.which("apt-get"):
         return
     print("Installing Chromium for the tests with apt-get.", flush=True)
-    quiet = {"stdout": subprocess.DEVNULL, "env": os.environ | {"DEBIAN_FRONTEND": "noninteractive"}}
+    quiet = {
+        "stdout": subprocess.DEVNULL,
+        "env": os.environ | {"DEBIAN_FRONTEND": "noninteractive"},
+    }
     subprocess.run(["apt-get", "update", "-qq"], check=False, **quiet)
     command = ["apt-get", "install", "-qq", "--no-install-recommends", "chromium", "fonts-dejavu"]
     subprocess.run(command, check=False, **quiet)
