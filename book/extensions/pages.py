@@ -11,6 +11,7 @@ from sphinx.environment import BuildEnvironment
 from book.extensions import ROOT
 from book.extensions.claims import ClaimsDirective, add_anchors
 from book.extensions.executed import notebooks, stored
+from book.extensions.measured import MeasuredDirective
 from book.extensions.rule import RuleDirective
 
 #: In this order, and after all others: RequireJS changes how some scripts that follow it load.
@@ -52,6 +53,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.add_config_value("comments_config", {}, "")
     app.add_directive("rule", RuleDirective)
     app.add_directive("claims", ClaimsDirective)
+    app.add_directive("measured", MeasuredDirective)
     app.add_css_file("book.css")
     app.connect("config-inited", hide_buttons, priority=100)
     app.connect("env-get-outdated", find_stale)
