@@ -55,7 +55,7 @@ STYLE: Any = {
 _CSS = (
     ".optlab-figure {{ display: flex; flex-wrap: wrap; gap: 0.5rem 1rem; margin: 1rem 0;"
     " background: none; }}"
-    " .optlab-figure svg {{ flex: 1 1 20rem; min-width: 0; max-width: 40rem; height: auto;"
+    " .optlab-figure svg {{ flex: 1 1 20rem; min-width: 0; max-width: 31rem; height: auto;"
     " background: none; {light} }}"
     ' html[data-theme="dark"] .optlab-figure svg,'
     ' body[data-jp-theme-light="false"] .optlab-figure svg,'
@@ -99,21 +99,31 @@ def contours(axes: Axes, scene: Landscape, levels: int = 9) -> None:
     axes.plot(*scene.minimum, "+", color=INK, markersize=10)
     axes.set_xlim(left, right)
     axes.set_ylim(low, high)
+    axes.locator_params(nbins=6)
 
 
 def label(
-    axes: Axes, text: str, at: tuple[float, float], color: str, *, align: str = "left"
+    axes: Axes,
+    text: str,
+    at: tuple[float, float],
+    color: str,
+    *,
+    align: str = "left",
+    to: tuple[float, float] | None = None,
 ) -> None:
-    """Write a direct label at data coordinates ``at``, in its line's colour."""
-    axes.annotate(text, at, color=color, ha=align, va="center", annotation_clip=False)
+    """Write a direct label at data coordinates ``at``, with a leader line ``to`` what it names."""
+    leader = {"arrowstyle": "-", "color": color, "lw": 0.8, "shrinkA": 1, "shrinkB": 0}
+    where = {"xy": at} if to is None else {"xy": to, "xytext": at, "arrowprops": leader}
+    axes.annotate(text, color=color, ha=align, va="center", annotation_clip=False, **where)
 
 
-def show(*panels: Axes, alt: str | Sequence[str]) -> None:
+def show(*panels: Axes, alt: str | Sequence[str], name: str = "") -> None:
     """Display panels as one figure.
 
     Args:
         panels: from :func:`panel`.
         alt: what each panel shows, for those who cannot see it; one text per panel.
+        name: by which the chapter's prose finds the figure, unique in its notebook.
 
     Raises:
         ValueError: an empty text, or not as many texts as panels.
@@ -122,7 +132,13 @@ def show(*panels: Axes, alt: str | Sequence[str]) -> None:
     if len(texts) != len(panels) or not all(text.strip() for text in texts):
         raise ValueError(f"alt must hold one text for each of {len(panels)} panels, got {texts!r}")
     pictures = "".join(_svg(axes, text) for axes, text in zip(panels, texts, strict=True))
-    display(HTML(f'<style>{_CSS}</style><div class="optlab-figure">{pictures}</div>'))
+    mark = f' data-name="{html.escape(name)}"' if name else ""
+    display(HTML(f'<style>{_CSS}</style><div class="optlab-figure"{mark}>{pictures}</div>'))
+
+
+def _round(attribute: re.Match[str]) -> str:
+    """Coordinates to a hundredth of a point: a third of the file is digits nobody sees."""
+    return re.sub(r"(\.\d\d)\d+", r"\1", attribute[0])
 
 
 def _svg(axes: Axes, alt: str) -> str:
@@ -134,7 +150,7 @@ def _svg(axes: Axes, alt: str) -> str:
     text = file.getvalue()
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
-    text = re.sub(r"(\d\.\d\d)\d+", r"\1", text)
+    text = re.sub(r' (?:d|x|y|transform)="[^"]*"', _round, text)
     text = re.sub(r"'DejaVu Sans'[^;\"]*", "system-ui, sans-serif", text)
     for name, (light, _) in COLOURS.items():
         text = text.replace(light, "currentColor" if name == "ink" else f"var(--optlab-{name})")
