@@ -94,7 +94,7 @@ export function words(value, digits = 2) {
     return String(Number(value.toPrecision(digits))).replace("-", "−");
   }
   const [mantissa, power] = value.toExponential(digits - 1).split("e");
-  const factor = Number(mantissa) === 1 ? "" : `${Number(mantissa)} × `;
+  const factor = Number(mantissa) === 1 ? "" : `${Number(mantissa)}\u00a0×\u00a0`;
   return `${factor}10${superscript(Number(power))}`.replace("-", "−");
 }
 
@@ -179,6 +179,16 @@ function keys(caption, curves) {
   }
 }
 
+function pictures(panes, model) {
+  const { scene, curves } = measure(model);
+  const path = new PathPicture(panes, "Path");
+  const error = new ErrorPicture(panes, scene.quadratic ? "Error" : "Loss");
+  const plane = new PlanePicture(panes, "Plane: the darker, the faster");
+  keys(error.caption, curves);
+  steer(plane, model);
+  return [path, error, plane];
+}
+
 function render({ model, el }) {
   const root = make(el, "div", { class: "optlab-view" });
   const status = make(root, "div", { class: "status", role: "status", "aria-live": "polite" });
@@ -186,57 +196,47 @@ function render({ model, el }) {
   status.append(" ");
   const detail = make(status, "span");
   const panes = make(root, "div", { class: "panes" });
-  const first = measure(model);
-  const what = first.scene.quadratic ? "error" : "loss";
-  const pictures = [
-    new PathPicture(panes, "Path"),
-    new ErrorPicture(panes, capital(what)),
-    new PlanePicture(panes, "Plane: the darker, the faster"),
-  ];
-  keys(pictures[1].caption, first.curves);
-  steer(pictures[2], model);
 
-  // An error is shown where the result would stand, and goes to the console too.
+  // An error stands where the result would stand, and goes to the console too.
   const guarded = (action) => () => {
     try {
-      action();
+      return action();
     } catch (error) {
       status.dataset.state = "error";
       outcome.textContent = "The picture could not be drawn.";
       detail.textContent = String(error);
       reportError(error);
+      return null;
     }
   };
-  const label = (state) => {
-    const box = root.closest(".optlab-play");
-    if (box) nameHandles(box, state);
-  };
+  const drawn = guarded(() => pictures(panes, model))();
+  if (drawn === null) return undefined;
+  let width = 0; // of the pictures as they are; 0 before they are on the page
+
   const move = guarded(() => {
     const state = measure(model);
     status.dataset.state = state.hit === null ? "open" : "reached";
     outcome.textContent = verdict(state);
     detail.textContent = sentence(state);
-    if (panes.dataset.width) pictures.forEach((picture) => picture.move(state));
-    setTimeout(() => label(state)); // the sliders set their own words after this
+    if (width) drawn.forEach((picture) => picture.move(state));
+    setTimeout(() => { // the sliders set their own words after this
+      const box = root.closest(".optlab-play");
+      if (box) nameHandles(box, state);
+    });
   });
   const lay = guarded(() => {
-    const width = root.clientWidth;
-    if (!width) return; // not on the page yet
+    width = root.clientWidth;
+    if (!width) return;
     const layout = width >= WIDE ? "wide" : width >= NARROW ? "medium" : "narrow";
     panes.dataset.layout = layout;
-    panes.dataset.width = width;
     const state = measure(model);
-    pictures.forEach((picture, i) => {
+    drawn.forEach((picture, i) => {
       picture.height = HEIGHTS[layout][i];
       picture.lay(state);
     });
     move();
   });
-  let width = 0;
-  const resized = new ResizeObserver(() => {
-    if (root.clientWidth !== width) lay();
-    width = root.clientWidth;
-  });
+  const resized = new ResizeObserver(() => root.clientWidth !== width && lay());
   resized.observe(root);
   model.on("change:lr change:beta", move);
   model.on("change:chosen", lay);

@@ -84,7 +84,7 @@ class View(anywidget.AnyWidget):
         settings: what stays: question, landscape, goal, budget, rules, ranges of the sliders.
     """
 
-    _esm = "\n".join([equations(), _beside("pictures.js"), _beside("widgets.js")])
+    _esm = "\n".join([equations(), *map(_beside, ("drawing.js", "pictures.js", "widgets.js"))])
     _css = _beside("widgets.css")
     lr = traitlets.Float().tag(sync=True)
     beta = traitlets.Float().tag(sync=True)
@@ -105,7 +105,7 @@ def _slider(name: str, settings: dict[str, Any], start: float) -> ipywidgets.Wid
         step=(high - low) / settings["positions"][name],
         description=text,
         readout_format=shown,
-        style={"description_width": "7.5em"},
+        style={"description_width": "8.7em"},
     )
     slider.add_class(f"optlab-{name}")
     return slider
