@@ -14,8 +14,9 @@ from book.extensions import ROOT, address, executed, strip
 
 NOTEBOOKS = sorted((ROOT / "chapters").glob("*/*.ipynb"))
 RUN = [path for path in NOTEBOOKS if path.stem != "exercises"]
-WIDTH = 88
+WIDTH = 100
 FIRST = """import importlib.util
+
 REPOSITORY = "{url}"  # the book's public address; empty until it is published
 if importlib.util.find_spec("optlab") is None:
     if not REPOSITORY:
