@@ -3,7 +3,7 @@
 
 const SVG = "http://www.w3.org/2000/svg";
 const FAR = 1e4; // px: browsers draw no coordinates as large as a diverging run's
-const MARGIN = { left: 50, right: 16, top: 12, bottom: 38 };
+const MARGIN = { left: 50, right: 16, top: 12, bottom: 40 };
 const CELLS = [48, 32]; // of the grid on which a boundary is looked for
 const BISECTIONS = 7; // and how often each crossing is then halved
 
@@ -115,7 +115,7 @@ class Picture {
     make(this.svg, "rect", { class: "frame", ...area });
     for (const value of ticks(this.x, box.width / 60)) {
       make(this.svg, "path", { class: "frame", d: `M${this.x(value)} ${floor}v4` });
-      this.label(this.svg, this.x(value), floor + 16, tickWords(value, this.x), "middle");
+      this.label(this.svg, this.x(value), floor + 18, tickWords(value, this.x), "middle");
     }
     for (const value of y.label ? ticks(this.y, box.height / 34) : []) {
       make(this.svg, "path", { class: "frame", d: `M${left - 4} ${this.y(value)}h4` });
