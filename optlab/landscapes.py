@@ -66,7 +66,7 @@ def _saddle_value(x, y):
 
 
 def _saddle_gradient(x, y):
-    return x**3 - x, y
+    return x * (x * x - 1), y
 
 
 def _bend_value(x):
