@@ -48,7 +48,8 @@ def claim(
         id: the claim's, such as ``"M4"``.
         measured: a number; with ``seeds``, one number per seed; or a mapping from the name
             of a quantity to either.
-        expected: a number, or an interval ``(low, high)`` (an end may be infinite); for a mapping, one per name.
+        expected: a number, or an interval ``(low, high)`` of which an end may be infinite;
+            for a mapping, one per name.
         tolerance: how far outside ``expected`` a measurement may lie, absolute.
         seeds: at least 3 distinct seeds, or ``None`` for a deterministic problem.
             Every seed must bear the claim out; the record holds median and spread.
@@ -145,7 +146,8 @@ def _as_html(record: Mapping[str, Any]) -> str:
         f'<div class="optlab-claim" style="border-left: 4px solid {colour}; '
         'padding: 0.4em 1em; margin: 0.5em 0">'
         f"<strong>{record['id']} {verdict}.</strong> {html.escape(record['claim'])}"
-        '<table style="margin: 0.4em 0"><thead><tr><th></th><th>measured</th>'
+        '<table style="border-collapse: separate; border-spacing: 1em 0.1em">'
+        "<thead><tr><th></th><th>measured</th>"
         f"<th>expected</th>{spread}</tr></thead><tbody>{rows}</tbody></table>"
         f"Tolerance {record['tolerance']:.2g}, "
         + ("over seeds." if record["seeds"] else "a deterministic problem.")
