@@ -171,6 +171,6 @@ class PlanePicture extends Picture {
     if (rule.momentum) make(this.pen, "circle", { class: "here", cx: x, cy: y, r: 6 });
     this.svg.setAttribute("aria-label", `Plane of learning rate and momentum: at this point the `
       + `slowest mode ${slow.regime === "monotone" ? "is monotone" : slow.regime}, with rate ${
-        words(slow.rate, 3)} per step. Darker is faster.`);
+        words(slow.rate, 3)} per step. The bluer, the faster.`);
   }
 }

@@ -183,7 +183,7 @@ function pictures(panes, model) {
   const { scene, curves } = measure(model);
   const path = new PathPicture(panes, "Path");
   const error = new ErrorPicture(panes, scene.quadratic ? "Error" : "Loss");
-  const plane = new PlanePicture(panes, "Plane: the darker, the faster");
+  const plane = new PlanePicture(panes, "Plane: the bluer, the faster");
   keys(error.caption, curves);
   steer(plane, model);
   return [path, error, plane];
