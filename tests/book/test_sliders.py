@@ -3,11 +3,18 @@
 The fixture ``page`` fails a test on any error in the console and on any request that leaves.
 """
 
+import contextlib
 import json
 import math
+import os
 import re
+import socket
+import subprocess
+import sys
+import time
 from itertools import pairwise
 
+import nbformat
 import pytest
 
 from optlab.descent import descend
@@ -332,3 +339,76 @@ def test_the_page_is_light(book):
     # Whatever else the page loads is shared by all pages of the book, or by all with widgets.
     own = [src for src in re.findall(r'(?:src|href)="([^"#?:]+)', text) if "03-playground" in src]
     assert all(src.endswith((".ipynb", ".html")) for src in own)
+
+
+CELL = """
+from optlab.widgets import play
+box = play("Reach it?", rules=["momentum", "nesterov"])
+box.sliders["lr"].observe(lambda change: open("told", "a").write("lr"), "value")
+box
+"""
+
+
+@pytest.fixture
+def lab(tmp_path):
+    """The address of a notebook in a JupyterLab of its own."""
+    cell = nbformat.v4.new_code_cell(CELL.strip())
+    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    notebook = nbformat.v4.new_notebook(cells=[cell], metadata={"kernelspec": kernel})
+    nbformat.write(notebook, tmp_path / "one.ipynb")
+    private = ("JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR", "IPYTHONDIR")
+    private += ("JUPYTERLAB_SETTINGS_DIR", "JUPYTERLAB_WORKSPACES_DIR")
+    environment = os.environ | {name: str(tmp_path / name) for name in private}
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root"]
+    command += [f"--ServerApp.port={port}", "--ServerApp.port_retries=0"]
+    command += ["--IdentityProvider.token=", f"--ServerApp.root_dir={tmp_path}"]
+    command += ["--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate"]
+    log = tmp_path / "log"
+    with log.open("w") as output:
+        server = subprocess.Popen(
+            command, cwd=tmp_path, env=environment, stdout=output, stderr=subprocess.STDOUT
+        )
+    try:
+        for _ in range(240):
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+                break
+            assert server.poll() is None, log.read_text()
+            time.sleep(0.5)
+        yield f"http://127.0.0.1:{port}/lab/tree/one.ipynb"
+    finally:
+        server.terminate()
+        server.wait(30)
+
+
+def test_the_same_cell_works_in_jupyterlab(lab, chromium, tmp_path):
+    context = chromium.new_context(viewport={"width": 1400, "height": 1000})
+    context.set_default_timeout(120_000)
+    tab = context.new_page()
+    raised = []
+    tab.on("pageerror", lambda error: raised.append(str(error)))
+    tab.goto(lab)
+    tab.click(".jp-Notebook .jp-CodeCell .cm-content")
+    tab.wait_for_selector(".jp-NotebookPanel-toolbar [data-status=idle]", state="attached")
+    tab.keyboard.press("Control+Enter")
+    tab.wait_for_selector(".optlab-plane .here", state="attached")
+    tab.wait_for_selector('.optlab-lr [role=slider][aria-label="Learning rate η"]')
+    box = tab.query_selector(".optlab-play")
+    for handle in handles(box):
+        before = seen(box)
+        press(handle, "ArrowRight")
+        after = seen(box)
+        assert before["text"] != after["text"]
+        assert all(a != b for a, b in zip(before["pictures"], after["pictures"], strict=True))
+    before = seen(box)
+    box.query_selector_all(".optlab-rule button")[1].click()
+    assert seen(box)["text"] != before["text"]
+    for _ in range(100):  # the kernel is told too
+        if (tmp_path / "told").exists():
+            break
+        time.sleep(0.1)
+    assert (tmp_path / "told").read_text() == "lr"
+    context.close()
+    assert raised == []
