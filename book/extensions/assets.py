@@ -14,6 +14,8 @@ from pathlib import Path
 from book.extensions import ROOT, VENDOR
 
 MODULES = ROOT / "node_modules"
+#: Says which versions are there; the last file to be written.
+MARK = "versions.txt"
 #: What is taken: from node_modules, to book/static/vendor.
 FILES = {
     "requirejs/require.js": "require.js",
@@ -36,7 +38,7 @@ def fetch() -> bool:
     Raises:
         AssetsError: npm failed; its last words are in the message.
     """
-    mark = VENDOR / ".lock"
+    mark = VENDOR / MARK
     want = hashlib.sha256(
         (ROOT / "package-lock.json").read_bytes() + repr(FILES).encode()
     ).hexdigest()

@@ -1,5 +1,7 @@
 """The book's Sphinx extension: directives, served scripts, and what makes a page stale."""
 
+import filecmp
+from pathlib import Path
 from typing import Any
 
 import nbformat
@@ -8,7 +10,7 @@ from sphinx.application import Sphinx
 from sphinx.config import Config
 from sphinx.environment import BuildEnvironment
 
-from book.extensions import ROOT
+from book.extensions import ROOT, VENDOR, assets
 from book.extensions.claims import ClaimsDirective, add_anchors
 from book.extensions.executed import notebooks, stored
 from book.extensions.measured import MeasuredDirective
@@ -29,8 +31,22 @@ def hide_buttons(app: Sphinx, config: Config) -> None:
         options["launch_buttons"] = {}
 
 
+def static_changed(copies: Path) -> bool:
+    """Whether a file in book/static differs from the built book's copy of it.
+
+    Sphinx copies them only when it has a page to write.
+    """
+    static = ROOT / "book" / "static"
+    files = [path for path in static.iterdir() if path.is_file()]
+    files.append(VENDOR / assets.MARK)
+    pairs = [(path, copies / path.relative_to(static)) for path in files]
+    return not all(there.exists() and filecmp.cmp(here, there) for here, there in pairs)
+
+
 def find_stale(app: Sphinx, env: BuildEnvironment, added: set, changed: set, removed: set) -> list:
-    """The pages of notebooks whose outputs are others than those that the page shows."""
+    """The pages of notebooks with other outputs than shown; all pages, if a served file changed."""
+    if static_changed(Path(app.outdir) / "_static"):
+        return list(env.all_docs)
     before: dict[str, str] = getattr(env, "optlab_outputs", {})
     now = {}
     for path in notebooks():

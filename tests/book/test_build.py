@@ -128,6 +128,13 @@ def test_a_book_from_nothing_to_a_failure(small):
     assert done.returncode == 0 and "Executed 0 notebooks" in done.stdout
     assert seconds < 10
 
+    # A style: copied, though no page's text changed.
+    style = small / "book" / "static" / "book.css"
+    style.write_text(style.read_text("utf-8") + "/* new */\n", "utf-8")
+    done, _ = build(small)
+    assert done.returncode == 0 and "Executed 0 notebooks" in done.stdout
+    assert (small / "_build" / "html" / "_static" / "book.css").read_text().endswith("/* new */\n")
+
     # One character of a rule: the listing changes, and what the notebook shows, and no other runs.
     rules = small / "optlab" / "rules.py"
     source = rules.read_text("utf-8")
