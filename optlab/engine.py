@@ -65,7 +65,7 @@ class Engine(torch.optim.Optimizer, abc.ABC):
         super().add_param_group(param_group)
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Make one update; returns the closure's loss, or ``None`` without a closure.
 
         Raises:

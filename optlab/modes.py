@@ -57,7 +57,8 @@ def rate(rule: Rule, curvatures: Iterable[float], **settings: float) -> float:
     >>> round(rate(nesterov, [1.0, 100.0], lr=1 / 100, beta=9 / 11), 6)
     0.9
     """
-    return max(radius(*invariants(rule, lam=lam, **settings)) for lam in curvatures)
+    rates: list[float] = [radius(*invariants(rule, lam=lam, **settings)) for lam in curvatures]
+    return max(rates)
 
 
 def polyak(mu: float, L: float) -> tuple[float, float]:
