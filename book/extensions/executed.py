@@ -10,6 +10,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import nbformat
@@ -115,7 +116,7 @@ def _execute(notebook: NotebookNode, path: Path, label: str) -> None:
             on_cell_executed=done,
         )
         try:
-            client.execute()
+            _wait(client)
         except CellExecutionError as error:
             reason = f"{error.ename}: {error.evalue}"
         except CellTimeoutError:
@@ -128,6 +129,21 @@ def _execute(notebook: NotebookNode, path: Path, label: str) -> None:
             return
     code = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
     raise NotebookError(_report(path, state["count"], code, ANSI.sub("", reason)))
+
+
+def _wait(client: NotebookClient) -> None:
+    """Execute in a thread, since in the main one nbclient takes Ctrl-C for its own."""
+    with ThreadPoolExecutor(1) as pool:
+        future = pool.submit(client.execute)
+        try:
+            future.result()
+        except KeyboardInterrupt:
+            while not future.done():
+                kernel = getattr(getattr(client.km, "provisioner", None), "process", None)
+                if kernel is not None:
+                    kernel.kill()
+                time.sleep(0.1)
+            raise
 
 
 def _report(path: Path, number: int, code: list[str], reason: str) -> str:
