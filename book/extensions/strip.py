@@ -1,6 +1,9 @@
 """Normalise the notebooks: no outputs but those that tests compare, nothing that varies by run.
 
 python -m book.extensions.strip [NOTEBOOK ...]     (all of the book's, if none is named)
+
+A cell whose output is compared gets it from the notebook's last execution, if there is one that
+fits the code of today; so `make book` and `make format` renew it.
 """
 
 import sys
@@ -10,6 +13,7 @@ import nbformat
 from nbformat import NotebookNode
 
 from book.extensions import ROOT
+from book.extensions.executed import read
 
 KEPT = "nbval-check-output"
 KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
@@ -43,7 +47,7 @@ def main() -> None:
     """The command line."""
     for path in map(Path, sys.argv[1:]) if sys.argv[1:] else every():
         before = path.read_text("utf-8")
-        after = nbformat.writes(strip(nbformat.reads(before, as_version=4))) + "\n"
+        after = nbformat.writes(strip(read(before))) + "\n"
         if after != before:
             path.write_text(after, "utf-8")
             print(f"stripped {path}")
