@@ -64,7 +64,7 @@ def rate(rule: Rule, curvatures: Iterable[float], **settings: float) -> float:
 def polyak(mu: float, L: float) -> tuple[float, float]:
     """(lr, beta) with the least rate of heavy ball over all curvatures in [mu, L].
 
-    Polyak (1964), section 3: the rate is (sqrt(L/mu) - 1) / (sqrt(L/mu) + 1).
+    Polyak (1964); chapter 3 proves it: the rate is (sqrt(L/mu) - 1) / (sqrt(L/mu) + 1).
     """
     check_range("mu", mu, f"(0, {L}]")
     small, large = mu**0.5, L**0.5

@@ -23,8 +23,8 @@ Rule = Callable[..., tuple[Any, ...]]
 def sgd(theta, g, *, lr):
     """Step against the gradient.
 
-    Robbins and Monro (1951), *A stochastic approximation method*, eq. 6, with the gradient
-    of a loss as the observation.
+    Robbins and Monro (1951), *A stochastic approximation method*, with the gradient of a
+    loss as the observation.
 
     >>> sgd(1.0, 0.5, lr=0.1)
     (0.95,)
@@ -36,8 +36,8 @@ def sgd(theta, g, *, lr):
 def momentum(theta, g, v, *, lr, beta, dampening=0.0, step=2):
     """Step along the velocity, an exponentially decaying sum of past gradients.
 
-    Polyak (1964), *Some methods of speeding up the convergence of iteration methods*, eq. 9,
-    in the form of Sutskever et al. (2013), eqs. 1-2, with the learning rate moved out of the
+    Polyak (1964), *Some methods of speeding up the convergence of iteration methods*, in the
+    form of Sutskever et al. (2013), eqs. 1-2, with the learning rate moved out of the
     velocity.  ``dampening`` scales the gradient that enters, from the second step on.
 
     >>> momentum(1.0, 0.5, 0.0, lr=0.1, beta=0.9)
@@ -55,7 +55,7 @@ def nesterov(theta, g, v, *, lr, beta):
     """Step along the velocity as it will be after one more decay.
 
     Nesterov (1983), in the form of Bengio et al. (2013), *Advances in optimizing recurrent
-    networks*, eq. 7: ``theta`` is the anticipated position, so the gradient needs no
+    networks*, section 3.5: ``theta`` is the anticipated position, so the gradient needs no
     second point.
 
     >>> nesterov(1.0, 0.5, 0.0, lr=0.1, beta=0.9)
