@@ -189,7 +189,7 @@ def test_every_listing_is_the_packages_text(book):
             ".literal-block-wrapper .optlab-listing pre, .optlab-listing.literal-block-wrapper pre"
         ):
             found += 1
-            source = "".join(p.read_text("utf-8") for p in (ROOT / "optlab").glob("*.py"))
+            source = "".join(p.read_text("utf-8") for p in (ROOT / "optlab").rglob("*.py"))
             assert all(line in source for line in block.get_text().splitlines())
     assert found
 

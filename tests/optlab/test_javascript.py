@@ -14,11 +14,11 @@ from pathlib import Path
 
 import pytest
 
-from optlab import javascript
-from optlab.javascript import translate
 from optlab.landscapes import LANDSCAPES
 from optlab.modes import radius, regime
 from optlab.rules import RULES
+from optlab.widgets import javascript
+from optlab.widgets.javascript import translate
 
 #: Runs FUNCTION on every row of numbers; doubles travel as bytes, so no digit is lost.
 RUNNER = """
@@ -272,3 +272,40 @@ def test_reserved_words_are_all_refused(tmp_path):
         source = f"def refused({word}):\n    return {word}\n"
         with pytest.raises(ValueError, match=f"'{word}' is a reserved word"):
             translate(from_source(source, "refused", tmp_path))
+
+
+KINDS_OF_DEFAULT = 3
+
+
+def repeats_a_tuple(x):
+    return (x, 1) * 2
+
+
+def repeats_a_text(x):
+    return x * "a"
+
+
+def borrows_its_default(x, y=KINDS_OF_DEFAULT):
+    return x + y
+
+
+@pytest.mark.parametrize(
+    ("function", "reason"),
+    [
+        (repeats_a_tuple, "arithmetic is for numbers"),
+        (repeats_a_text, "arithmetic is for numbers"),
+        (borrows_its_default, "a default must be a plain number"),
+    ],
+)
+def test_what_javascript_would_do_otherwise_is_refused(function, reason):
+    with pytest.raises(ValueError, match=reason):
+        translate(function)
+
+
+def compares_a_truth_value(x):
+    below = x < 1
+    return (below == 1) * 1 + (below != 0) * 2
+
+
+def test_a_truth_value_is_equal_to_one_or_zero(tmp_path):
+    assert "below == 1" in translate(compares_a_truth_value)

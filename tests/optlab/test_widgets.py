@@ -10,11 +10,11 @@ from ipywidgets.embed import embed_data
 
 from optlab import widgets
 from optlab.descent import descend
-from optlab.javascript import translate
 from optlab.landscapes import LANDSCAPES
 from optlab.modes import invariants, polyak, radius, rate, regime
 from optlab.rules import RULES
 from optlab.widgets import Playground, View, play
+from optlab.widgets.javascript import translate
 from tests.optlab.test_javascript import node
 
 OPTIONS = {"sgd": [{"lr": 0.0198}, {"lr": 0.001}]}
@@ -222,7 +222,8 @@ def test_every_view_weighs_little():
         ({"budget": 0}, ValueError, r"budget must be in \[1, 1000\], got 0"),
         ({"budget": 1001}, ValueError, "budget must be in"),
         ({"budget": 10.5}, TypeError, r"budget must be a whole number in \[1, 1000\], got 10.5"),
-        ({"budget": True}, TypeError, "budget must be a whole number"),
+        ({"budget": True}, TypeError, r"budget must be a number in \[1, 1000\], got True"),
+        ({"bugdet": 9}, TypeError, r"play\(\) has no argument 'bugdet': did you mean 'budget'"),
         ({"lr": 0.1}, TypeError, r"lr must be \(low, high, start\), got 0.1"),
         ({"lr": (0.1, 0.2)}, TypeError, r"lr must be \(low, high, start\)"),
         ({"lr": (0.0, 0.2, 0.1)}, ValueError, r"lr must be in \(0, inf\), got 0.0"),

@@ -1,12 +1,11 @@
 """Sliders with a view: a rule on a landscape, drawn in the reader's browser on every move.
 
 The equations that move the picture are those of :mod:`optlab.rules`, :mod:`optlab.landscapes` and
-:mod:`optlab.modes`, translated by :mod:`optlab.javascript` when this module is imported.  So the
-same cell works in JupyterLab, on Colab, and on a page with no kernel and no network.
+:mod:`optlab.modes`, translated by :mod:`optlab.widgets.javascript` when this module is imported.
+So the same cell works in JupyterLab, on Colab, and on a page with no kernel and no network.
 """
 
 import html
-import inspect
 import json
 import math
 from collections.abc import Callable, Sequence
@@ -17,12 +16,12 @@ import anywidget
 import ipywidgets
 import traitlets
 
-from optlab.errors import check_range, nearest
-from optlab.javascript import translate
+from optlab.errors import check_range, nearest, strict_keywords
 from optlab.landscapes import LANDSCAPES, Landscape, landscape
 from optlab.modes import radius, regime
-from optlab.rules import RULES, states
+from optlab.rules import RULES, hyperparameters, states
 from optlab.rules import rule as find_rule
+from optlab.widgets.javascript import translate
 
 LABELS = {"sgd": "gradient descent", "momentum": "heavy ball", "nesterov": "Nesterov"}
 #: The hyperparameters that the sliders set; a rule that needs others has no view.
@@ -84,8 +83,8 @@ class View(anywidget.AnyWidget):
         settings: what stays: question, landscape, goal, budget, rules, ranges of the sliders.
     """
 
-    _esm = "\n".join([equations(), *map(_beside, ("drawing.js", "pictures.js", "widgets.js"))])
-    _css = _beside("widgets.css")
+    _esm = "\n".join([equations(), *map(_beside, ("drawing.js", "pictures.js", "view.js"))])
+    _css = _beside("view.css")
     lr = traitlets.Float().tag(sync=True)
     beta = traitlets.Float().tag(sync=True)
     chosen = traitlets.Int().tag(sync=True)
@@ -149,6 +148,7 @@ class Playground(ipywidgets.VBox):  # type: ignore[misc]
         return f"{self.question} [sliders: {names}]"
 
 
+@strict_keywords
 def play(
     question: str,
     *,
@@ -191,10 +191,10 @@ def play(
         )
     landscape(scene)
     check_range("goal", goal, "(0, 1)")
-    if not isinstance(budget, int) or isinstance(budget, bool):
-        raise TypeError(f"budget must be a whole number in [1, 1000], got {budget!r}")
     check_range("budget", budget, "[1, 1000]")
-    if isinstance(rules, str) or not all(isinstance(name, str) for name in rules):
+    if budget != int(budget):
+        raise TypeError(f"budget must be a whole number in [1, 1000], got {budget!r}")
+    if not isinstance(rules, (list, tuple)) or not all(isinstance(name, str) for name in rules):
         raise TypeError(f"rules must be a list of names, got {rules!r}: {nearest('', RULES)}")
     if not rules or len(set(rules)) < len(rules):
         raise ValueError(f"rules must be one or more names, each once, got {rules!r}")
@@ -205,7 +205,7 @@ def play(
     settings = {
         "scene": scene,
         "goal": float(goal),
-        "budget": budget,
+        "budget": int(budget),
         "rules": described,
         "lr": _ends("lr", lr, "(0, inf)"),
         "beta": _ends("beta", beta, "[0, 1)"),
@@ -219,8 +219,7 @@ def play(
 
 
 def _has_momentum(update: Callable[..., Any]) -> bool:
-    parameters = inspect.signature(update).parameters
-    needed = {n for n, p in parameters.items() if p.kind is p.KEYWORD_ONLY and p.default is p.empty}
+    needed = {name for name, needed in hyperparameters(update).items() if needed}
     if "lr" not in needed or needed - SLIDERS:
         others = ", ".join(sorted(needed)) or "nothing"
         raise ValueError(f"rules must need lr and at most beta; {update.__name__} needs {others}")
@@ -241,10 +240,9 @@ def _positions(low: float, high: float, start: float, *, wanted: int) -> int:
 
 
 def _ends(name: str, given: tuple[float, float, float], allowed: str) -> list[float]:
-    try:
-        low, high, start = given
-    except (TypeError, ValueError):
-        raise TypeError(f"{name} must be (low, high, start), got {given!r}") from None
+    if not isinstance(given, (list, tuple)) or len(given) != 3:
+        raise TypeError(f"{name} must be (low, high, start), got {given!r}")
+    low, high, start = given
     for end in given:
         check_range(name, end, allowed)
     if not low < high or not low <= start <= high:

@@ -3,8 +3,9 @@
 The widgets of the book run with no kernel, yet an equation must have one home.  So the functions
 of :mod:`optlab.rules`, :mod:`optlab.landscapes` and :mod:`optlab.modes` are read as source,
 parsed, and written again in JavaScript, operation by operation and in the same order.  Both
-languages compute in IEEE double precision, so the numbers are the same to the last bit; only
-``**`` may differ by one unit in the last place where the two mathematics libraries do.
+languages compute in IEEE double precision, so the numbers are the same to the last bit, but for
+``**``, which may differ by one unit in the last place where the two mathematics libraries do, and
+for the sign of a zero that Python computes in whole numbers.
 
 What is translated: positional and keyword-only parameters (the latter become one object),
 assignments, ``if``, ``return``, tuples, ``+ - * / **``, comparisons, conditional expressions,
@@ -30,8 +31,8 @@ COMPARISONS = {
     ast.LtE: "<=",
     ast.Gt: ">",
     ast.GtE: ">=",
-    ast.Eq: "===",
-    ast.NotEq: "!==",
+    ast.Eq: "==",  # like Python's, it holds between a truth value and 1 or 0
+    ast.NotEq: "!=",
 }
 BUILTINS = {"abs": "Math.abs", "max": "Math.max", "min": "Math.min"}
 LEAST_ARGUMENTS = {"abs": 1, "max": 2, "min": 2}
@@ -123,6 +124,8 @@ class _Translator:
     def with_defaults(self, args: list[ast.arg], defaults: list[ast.expr | None]) -> list[str]:
         written = []
         for arg, default in zip(args, defaults, strict=True):
+            if default is not None and not isinstance(default, (ast.Constant, ast.UnaryOp)):
+                self.refuse(default, "a default must be a plain number")
             end = "" if default is None else f" = {self.expression(default)}"
             written.append(self.local(arg, arg.arg) + end)
         return written
@@ -169,11 +172,11 @@ class _Translator:
         if isinstance(node, ast.Tuple):
             return f"[{', '.join(self.expression(element) for element in node.elts)}]"
         if isinstance(node, ast.BinOp) and type(node.op) in ARITHMETIC:
-            left, right = self.operand(node.left), self.operand(node.right)
+            left, right = self.number(node.left), self.number(node.right)
             return f"{left} {ARITHMETIC[type(node.op)]} {right}"
         if isinstance(node, ast.UnaryOp) and type(node.op) in SIGNS:
             negated = isinstance(node.op, ast.Not)
-            operand = f"({self.condition(node.operand)})" if negated else self.operand(node.operand)
+            operand = f"({self.condition(node.operand)})" if negated else self.number(node.operand)
             return f"{SIGNS[type(node.op)]}{operand}"
         if isinstance(node, ast.Compare):
             return self.comparison(node)
@@ -186,6 +189,13 @@ class _Translator:
         if isinstance(node, ast.Call):
             return self.call(node)
         self.refuse(node)
+
+    def number(self, node: ast.expr) -> str:
+        """An operand of arithmetic, which JavaScript would do to lists and texts in its own way."""
+        text = isinstance(node, ast.Constant) and isinstance(node.value, str)
+        if text or isinstance(node, ast.Tuple):
+            self.refuse(node, "arithmetic is for numbers")
+        return self.operand(node)
 
     def operand(self, node: ast.expr) -> str:
         """An expression as part of a greater one: parentheses fix Python's order."""
