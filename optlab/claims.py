@@ -3,12 +3,14 @@
 import functools
 import html
 import math
+import operator
 import statistics
 import tomllib
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from typing import Any
 
+from IPython import get_ipython
 from IPython.display import display
 
 from optlab.errors import check_range, nearest
@@ -65,21 +67,25 @@ def claim(
     if id not in texts():
         raise ValueError(f"no claim {id!r}: {nearest(id, texts())}")
     check_range("tolerance", tolerance, "[0, inf)")
-    if seeds is not None and len(set(seeds)) < 3:
-        raise ValueError(f"seeds must be at least 3 different ones, got {list(seeds)!r}")
+    chosen = None if seeds is None else [operator.index(seed) for seed in seeds]
+    if chosen is not None and len(set(chosen)) < max(3, len(chosen)):
+        raise ValueError(f"seeds must be at least 3 different ones, got {chosen!r}")
     quantities = dict(measured) if isinstance(measured, Mapping) else {"measured": measured}
     targets = dict(expected) if isinstance(expected, Mapping) else {"measured": expected}
-    if quantities.keys() != targets.keys():
-        raise ValueError(f"measured has {[*quantities]}, expected has {[*targets]}: names differ")
+    if quantities.keys() != targets.keys() or not quantities:
+        raise ValueError(
+            f"measured and expected must have the same names, one at least, "
+            f"got {[*quantities]} and {[*targets]}"
+        )
     rows = [
-        _row(name, value, targets[name], tolerance, seeds) for name, value in quantities.items()
+        _row(name, value, targets[name], tolerance, chosen) for name, value in quantities.items()
     ]
     record = {
         "id": id,
         "claim": texts()[id],
         "rows": rows,
-        "tolerance": tolerance,
-        "seeds": None if seeds is None else [int(seed) for seed in seeds],
+        "tolerance": float(tolerance),
+        "seeds": chosen,
         "passed": all(row["passed"] for row in rows),
     }
     shown = {MIME: record, "text/html": _as_html(record), "text/plain": _as_text(record)}
@@ -89,24 +95,39 @@ def claim(
 
 
 def _row(
-    name: str,
-    measured: Measured,
-    expected: Expected,
-    tolerance: float,
-    seeds: Sequence[int] | None,
+    name: str, measured: Any, expected: Any, tolerance: float, seeds: list[int] | None
 ) -> dict[str, Any]:
-    runs = [float(run) for run in (measured if seeds is not None else [measured])]  # type: ignore
+    try:
+        runs = [float(run) for run in ([measured] if seeds is None else measured)]
+    except (TypeError, ValueError):
+        kind = "a number" if seeds is None else "a number for each seed"
+        raise TypeError(f"{name}: measured must be {kind}, got {measured!r}") from None
     if seeds is not None and len(runs) != len(seeds):
         raise ValueError(f"{name}: {len(runs)} measurements for {len(seeds)} seeds")
-    low, high = expected if isinstance(expected, tuple) else (expected, expected)
+    try:
+        low, high = expected
+    except TypeError:
+        low = high = expected
+    if not low <= high or (math.isinf(low) and math.isinf(high)):
+        raise ValueError(f"{name}: expected must be a number or (low, high), got {expected!r}")
+    finite = all(map(math.isfinite, runs))
     return {
         "name": name,
-        "measured": statistics.median(runs),
-        "expected": [None if math.isinf(end) else float(end) for end in (low, high)],  # as JSON
-        "spread": max(runs) - min(runs),
-        # Written so that NaN fails.
-        "passed": all(low - tolerance <= run <= high + tolerance for run in runs),
+        # None where there is no such number, as JSON has neither NaN nor infinity.
+        "measured": statistics.median(runs) if finite else None,
+        "expected": [None if math.isinf(end) else float(end) for end in (low, high)],
+        "spread": max(runs) - min(runs) if finite else None,
+        "passed": finite and all(low - tolerance <= run <= high + tolerance for run in runs),
     }
+
+
+def figure(number: float | None) -> str:
+    """A measured number as it is shown.
+
+    >>> figure(0.81818), figure(None)
+    ('0.8182', 'not finite')
+    """
+    return "not finite" if number is None else f"{number:.4g}"
 
 
 def expectation(row: Mapping[str, Any]) -> str:
@@ -124,10 +145,10 @@ def expectation(row: Mapping[str, Any]) -> str:
 def _as_text(record: Mapping[str, Any]) -> str:
     lines = [f"{record['id']} {'holds' if record['passed'] else 'FAILS'}: {record['claim']}"]
     for row in record["rows"]:
-        line = f"  {row['name']} {row['measured']:.4g}, expected {expectation(row)}"
+        line = f"  {row['name']} {figure(row['measured'])}, expected {expectation(row)}"
         line += f" within {record['tolerance']:.4g}"
         if record["seeds"]:
-            line += f" (median of {len(record['seeds'])} seeds, spread {row['spread']:.2g})"
+            line += f" (median of {len(record['seeds'])} seeds, spread {figure(row['spread'])})"
         lines.append(line)
     return "\n".join(lines)
 
@@ -135,9 +156,9 @@ def _as_text(record: Mapping[str, Any]) -> str:
 def _as_html(record: Mapping[str, Any]) -> str:
     verdict, colour = ("holds", "#009E73") if record["passed"] else ("fails", "#D55E00")
     rows = "".join(
-        f"<tr><td>{html.escape(row['name'])}</td><td>{row['measured']:.4g}</td>"
+        f"<tr><td>{html.escape(row['name'])}</td><td>{figure(row['measured'])}</td>"
         f"<td>{expectation(row)}</td>"
-        + (f"<td>{row['spread']:.2g}</td>" if record["seeds"] else "")
+        + (f"<td>{figure(row['spread'])}</td>" if record["seeds"] else "")
         + "</tr>"
         for row in record["rows"]
     )
@@ -149,15 +170,13 @@ def _as_html(record: Mapping[str, Any]) -> str:
         '<table style="border-collapse: separate; border-spacing: 1em 0.1em">'
         "<thead><tr><th></th><th>measured</th>"
         f"<th>expected</th>{spread}</tr></thead><tbody>{rows}</tbody></table>"
-        f"Tolerance {record['tolerance']:.2g}, "
+        f"Tolerance {record['tolerance']:.4g}, "
         + ("over seeds." if record["seeds"] else "a deterministic problem.")
         + "</div>"
     )
 
 
 def _show(bundle: dict[str, Any]) -> None:
-    from IPython import get_ipython
-
     if get_ipython() is None:  # a plain script
         print(bundle["text/plain"])
     else:

@@ -131,7 +131,7 @@ def _figures(record: Record) -> list[list[str]]:
             "" if row["name"] == "measured" else row["name"],
             f"{row['measured']:.4g}",
             expectation(row),
-            f"{record['tolerance']:.2g}",
+            f"{record['tolerance']:.4g}",
             f"{row['spread']:.2g} over {len(seeds)} seeds" if seeds else "deterministic",
         ]
         for row in record["rows"]

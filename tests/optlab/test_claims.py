@@ -26,7 +26,14 @@ def test_a_claim_that_holds_is_shown(capsys):
 
 @pytest.mark.parametrize(
     ("measured", "expected"),
-    [(0.5, 0.6), (math.nan, 0.6), (math.inf, 0.6), (0.5, (0.6, math.inf)), (0.7, (0.0, 0.6))],
+    [
+        (0.5, 0.6),
+        (0.5, (0.6, math.inf)),
+        (0.7, (0.0, 0.6)),
+        (math.nan, 0.6),
+        (math.inf, 0.6),
+        (math.inf, (0.6, math.inf)),
+    ],
 )
 def test_a_claim_that_does_not_hold_is_shown_and_raises(measured, expected, capsys):
     with pytest.raises(ClaimError, match="M1 FAILS"):
@@ -67,10 +74,23 @@ def test_a_record_is_json_with_median_and_spread(monkeypatch):
         ({"seeds": (0, 1), "measured": [1, 1]}, "at least 3 different ones"),
         ({"seeds": (0, 0, 0), "measured": [1, 1, 1]}, "at least 3 different ones"),
         ({"seeds": (0, 1, 2), "measured": [1, 1]}, "2 measurements for 3 seeds"),
-        ({"measured": {"a": 1}, "expected": {"b": 1}}, "names differ"),
+        ({"seeds": (0, 1, 1, 2), "measured": [1] * 4}, "at least 3 different ones"),
+        ({"measured": {"a": 1}, "expected": {"b": 1}}, "must have the same names"),
+        ({"measured": {}, "expected": {}}, "one at least"),
+        ({"expected": (2.0, 0.0)}, r"must be a number or \(low, high\), got \(2.0, 0.0\)"),
+        ({"expected": (-math.inf, math.inf)}, "must be a number or"),
     ],
 )
 def test_bad_input_is_named(changes, message):
     arguments = {"id": "M1", "measured": 1.0, "expected": 1.0, "tolerance": 0.1, **changes}
     with pytest.raises(ValueError, match=message):
         claim(arguments.pop("id"), **arguments)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"measured": "fast"}, {"measured": [1.0]}, {"seeds": (0, 1, 2)}, {"tolerance": "1"}]
+)
+def test_the_wrong_kind_is_named(changes):
+    arguments = {"measured": 1.0, "expected": 1.0, "tolerance": 0.1, **changes}
+    with pytest.raises(TypeError, match="must be a number"):
+        claim("M1", **arguments)
