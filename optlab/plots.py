@@ -56,7 +56,7 @@ _CSS = (
     ".optlab-figure {{ display: flex; flex-wrap: wrap; gap: 0.5rem 1rem; margin: 1rem 0;"
     " background: none; }}"
     " .optlab-figure svg {{ flex: 1 1 20rem; min-width: 0; max-width: 31rem; height: auto;"
-    " background: none; {light} }}"
+    " background: none; fill: currentColor; {light} }}"
     ' html[data-theme="dark"] .optlab-figure svg,'
     ' body[data-jp-theme-light="false"] .optlab-figure svg,'
     " html[theme=dark] .optlab-figure svg {{ {dark} }}"
@@ -88,7 +88,13 @@ def panel(
 
 
 def contours(axes: Axes, scene: Landscape, levels: int = 9) -> None:
-    """Draw a 2-D landscape's level lines, evenly spaced in the root of the height."""
+    """Draw a 2-D landscape's level lines, evenly spaced in the root of the height.
+
+    Raises:
+        ValueError: the landscape is not of two coordinates.
+    """
+    if len(scene.start) != 2:
+        raise ValueError(f"scene must have 2 coordinates, {scene.name!r} has {len(scene.start)}")
     (left, right), (low, high) = scene.view
     x, y = np.meshgrid(np.linspace(left, right, 200), np.linspace(low, high, 200))
     height = np.asarray(scene.value(x, y))
@@ -114,7 +120,15 @@ def label(
     """Write a direct label at data coordinates ``at``, with a leader line ``to`` what it names."""
     leader = {"arrowstyle": "-", "color": color, "lw": 0.8, "shrinkA": 1, "shrinkB": 0}
     where = {"xy": at} if to is None else {"xy": to, "xytext": at, "arrowprops": leader}
-    axes.annotate(text, color=color, ha=align, va="center", annotation_clip=False, **where)
+    axes.annotate(
+        text,
+        color=color,
+        fontsize=STYLE["font.size"],
+        ha=align,
+        va="center",
+        annotation_clip=False,
+        **where,
+    )
 
 
 def show(*panels: Axes, alt: str | Sequence[str], name: str = "") -> None:
@@ -129,16 +143,13 @@ def show(*panels: Axes, alt: str | Sequence[str], name: str = "") -> None:
         ValueError: an empty text, or not as many texts as panels.
     """
     texts = [alt] if isinstance(alt, str) else list(alt)
+    if not panels:
+        raise ValueError("panels must be one at least, got none")
     if len(texts) != len(panels) or not all(text.strip() for text in texts):
         raise ValueError(f"alt must hold one text for each of {len(panels)} panels, got {texts!r}")
     pictures = "".join(_svg(axes, text) for axes, text in zip(panels, texts, strict=True))
     mark = f' data-name="{html.escape(name)}"' if name else ""
     display(HTML(f'<style>{_CSS}</style><div class="optlab-figure"{mark}>{pictures}</div>'))
-
-
-def _round(attribute: re.Match[str]) -> str:
-    """Coordinates to a hundredth of a point: a third of the file is digits nobody sees."""
-    return re.sub(r"(\.\d\d)\d+", r"\1", attribute[0])
 
 
 def _svg(axes: Axes, alt: str) -> str:
@@ -150,9 +161,17 @@ def _svg(axes: Axes, alt: str) -> str:
     text = file.getvalue()
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
-    text = re.sub(r' (?:d|x|y|transform)="[^"]*"', _round, text)
-    text = re.sub(r"'DejaVu Sans'[^;\"]*", "system-ui, sans-serif", text)
-    for name, (light, _) in COLOURS.items():
-        text = text.replace(light, "currentColor" if name == "ink" else f"var(--optlab-{name})")
-    text = re.sub(r"#000000\b", "currentColor", text)
+    text = re.sub(r"<[^>]*>", lambda tag: _for_the_page(tag[0]), text)
     return text.replace("<svg ", f'<svg role="img" aria-label="{html.escape(alt)}" ', 1)
+
+
+def _for_the_page(tag: str) -> str:
+    """A tag of a figure with the page's colours and font, and no more digits than one can see."""
+    if tag.startswith("<g id="):  # names that would stand twice on a page, and serve nothing
+        return "<g>"
+    for name, (light, _) in COLOURS.items():
+        tag = tag.replace(light, "currentColor" if name == "ink" else f"var(--optlab-{name})")
+    tag = re.sub(r"'DejaVu Sans'[^;\"]*", "system-ui, sans-serif", tag)
+    return re.sub(
+        r' (?:d|x|y|transform)="[^"]*"', lambda it: re.sub(r"(\.\d\d)\d+", r"\1", it[0]), tag
+    )

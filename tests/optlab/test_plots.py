@@ -42,6 +42,22 @@ def test_colours_are_the_pages(shown):
     assert not left, f"fixed colours {left}"
 
 
+def test_words_are_not_recoloured_and_no_id_stands_twice(shown):
+    axes = line_panel()
+    axes.set_title("what #0072b2 is")
+    plots.show(axes, line_panel(), alt=["one", "two"])
+    assert "what #0072b2 is" in shown[0]
+    ids = re.findall(r'<g id="[^"]*"', shown[0])
+    assert ids == []
+
+
+def test_a_label_has_the_size_of_the_style(shown):
+    axes = line_panel()
+    plots.label(axes, "here", (0.5, 1), plots.BLUE)
+    plots.show(axes, alt="a line")
+    assert re.search(r"font(-size)?: 11px[^>]*>here<", shown[0])
+
+
 def test_text_stays_text_and_its_digits(shown):
     axes = line_panel()
     axes.set_xticks([0.125, 0.375])
@@ -65,6 +81,13 @@ def test_every_panel_needs_a_text(shown, alt):
     with pytest.raises(ValueError, match="one text for each of 2 panels"):
         plots.show(line_panel(), line_panel(), alt=alt)
     assert not shown
+
+
+def test_no_panel_and_a_line_for_a_map_are_refused():
+    with pytest.raises(ValueError, match="panels must be one at least"):
+        plots.show(alt=[])
+    with pytest.raises(ValueError, match="scene must have 2 coordinates, 'bend' has 1"):
+        plots.contours(plots.panel(), LANDSCAPES["bend"])
 
 
 def contrast(one, other):
