@@ -1,15 +1,11 @@
 """Descent: run a rule on a landscape and keep the path."""
 
-import inspect
+import operator
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from optlab.errors import check_keywords, check_range
 from optlab.landscapes import Landscape, landscape
-from optlab.rules import Rule, hyperparameters, rule, states
-
-#: Ranges of the hyperparameters that rules share.
-RANGES = {"lr": "[0, inf)", "beta": "[0, 1)", "dampening": "[0, 1]"}
+from optlab.rules import Rule, check_settings, hyperparameters, rule, states
 
 
 def descend(
@@ -36,23 +32,26 @@ def descend(
 
     Raises:
         ValueError: an unknown name, a hyperparameter out of range, a start of the wrong length.
-        TypeError: a keyword that the rule does not take.
+        TypeError: a keyword that the rule does not take, or steps that are no whole number.
 
     >>> descend("sgd", "ellipse", steps=1, lr=0.01)
     [(10.0, 1.0), (9.9, 0.0)]
     """
-    update = rule(method) if isinstance(method, str) else method
-    scene = landscape(scene) if isinstance(scene, str) else scene
-    point = tuple(scene.start if start is None else start)
-    _check(update, scene, point, steps, settings)
+    update = method if callable(method) else rule(method)
+    scene = scene if isinstance(scene, Landscape) else landscape(scene)
+    check_settings(update, settings)
+    point = _start(scene, start)
     state = [[0.0 * theta] * len(states(update)) for theta in point]
     path = [point]
-    for step in range(1, steps + 1):
+    for step in range(1, _count(steps) + 1):
         if "step" in hyperparameters(update):
             settings["step"] = step
         gradient = scene.gradient(*point)
         if noise is not None:
-            gradient = tuple(g + e for g, e in zip(gradient, noise(), strict=True))
+            kicks = tuple(noise())
+            if len(kicks) != len(point):
+                raise ValueError(f"noise() must give {len(point)} numbers, gave {kicks!r}")
+            gradient = tuple(g + kick for g, kick in zip(gradient, kicks, strict=True))
         moved = [
             update(theta, g, *memory, **settings)
             for theta, g, memory in zip(point, gradient, state, strict=True)
@@ -63,18 +62,21 @@ def descend(
     return path
 
 
-def _check(
-    update: Rule, scene: Landscape, point: tuple[Any, ...], steps: int, given: dict[str, Any]
-) -> None:
-    if steps < 0 or steps != int(steps):
-        raise ValueError(f"steps must be a whole number in [0, inf), got {steps!r}")
+def _start(scene: Landscape, start: Sequence[Any] | None) -> tuple[Any, ...]:
+    try:
+        point = tuple(scene.start if start is None else start)
+    except TypeError:
+        point = ()
     if len(point) != len(scene.start):
-        raise ValueError(f"start must have {len(scene.start)} coordinates, got {point!r}")
-    check_keywords(update, given)
-    for name, parameter in inspect.signature(update).parameters.items():
-        if parameter.kind is not parameter.KEYWORD_ONLY:
-            continue
-        if parameter.default is parameter.empty and name not in given:
-            raise TypeError(f"{update.__name__}() needs {name}, a number in {RANGES[name]}")
-        if name in given and name in RANGES and isinstance(given[name], (int, float)):
-            check_range(name, given[name], RANGES[name])
+        raise ValueError(f"start must have {len(scene.start)} coordinates, got {start!r}")
+    return point
+
+
+def _count(steps: Any) -> int:
+    try:
+        count = operator.index(steps)
+    except TypeError:
+        raise TypeError(f"steps must be a whole number in [0, inf), got {steps!r}") from None
+    if count < 0:
+        raise ValueError(f"steps must be a whole number in [0, inf), got {steps!r}")
+    return count

@@ -13,29 +13,38 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from optlab.errors import check_range, nearest
-from optlab.rules import Rule, hyperparameters, states
+from optlab.errors import check_flag, check_range, nearest
+from optlab.rules import RULES, Rule, hyperparameters, states
 
 HALF = (torch.float16, torch.bfloat16)
 #: So near to a hyperparameter's name that it must be a slip; schedulers' own keys are not.
 SLIP = 0.85
+#: Of each rule: its state variables, and whether it takes the step's number.  A table, since
+#: torch.compile would trace the functions themselves.
+SIGNATURES = {rule: (states(rule), "step" in hyperparameters(rule)) for rule in RULES.values()}
 
 
 class Engine(torch.optim.Optimizer, abc.ABC):
     """Base of the elementwise optimizers.
 
-    Subclasses set ``ranges`` (hyperparameter: allowed interval), ``memory`` (a rule's state
-    variable: torch's name for it in ``state_dict``) and define :meth:`bind`.
+    Subclasses set ``ranges`` (hyperparameter: allowed interval), ``flags`` (hyperparameters that
+    are true or false) and ``memory`` (a rule's state variable: torch's name for it in
+    ``state_dict``), and define :meth:`bind`.
 
     Parameters of half precision are updated in float32 and keep float32 state.  ``.grad`` is
     never modified.  A parameter whose gradient is ``None`` is skipped.
     """
 
     ranges: ClassVar[dict[str, str]]
+    flags: ClassVar[tuple[str, ...]] = ("maximize",)
     memory: ClassVar[dict[str, str]] = {}
 
     def __init__(self, params: Any, defaults: dict[str, Any]) -> None:
         self.check_group(defaults)
+        if not isinstance(params, (Tensor, dict)):  # torch has its own words for these
+            params = list(params)
+            if not params:
+                raise ValueError("params must hold at least one parameter or group, got none")
         super().__init__(params, defaults)
 
     @abc.abstractmethod
@@ -46,6 +55,8 @@ class Engine(torch.optim.Optimizer, abc.ABC):
         """Raise when a hyperparameter is out of its range; a subclass adds joint conditions."""
         for name, allowed in self.ranges.items():
             check_range(name, group[name], allowed)
+        for name in self.flags:
+            check_flag(name, group[name])
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add parameters with hyperparameters of their own; the constructor's fill the gaps.
@@ -56,13 +67,23 @@ class Engine(torch.optim.Optimizer, abc.ABC):
         """
         if isinstance(param_group, dict):
             for key in param_group.keys() - self.defaults.keys():
-                if difflib.get_close_matches(str(key), self.defaults, n=1, cutoff=SLIP):
-                    raise TypeError(
-                        f"{type(self).__name__} has no hyperparameter {key!r}: "
-                        f"{nearest(key, self.defaults)}"
-                    )
-            self.check_group({**self.defaults, **param_group})
+                self._refuse_slip(str(key))
+            self._check_numbered(param_group, len(self.param_groups))
         super().add_param_group(param_group)
+
+    def _refuse_slip(self, key: str) -> None:
+        bare = key.casefold().strip("_ ")
+        if bare in self.defaults or difflib.get_close_matches(bare, self.defaults, 1, SLIP):
+            raise TypeError(
+                f"{type(self).__name__} has no hyperparameter {key!r}: "
+                f"{nearest(bare, self.defaults)}"
+            )
+
+    def _check_numbered(self, group: dict[str, Any], number: int) -> None:
+        try:
+            self.check_group({**self.defaults, **group})
+        except (TypeError, ValueError) as error:
+            raise type(error)(f"{error} (parameter group {number})") from None
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -105,15 +126,13 @@ class Engine(torch.optim.Optimizer, abc.ABC):
             g = -g
         if group["weight_decay"] != 0:
             g = g + group["weight_decay"] * theta
-        names = [self.memory[name] for name in states(rule)]
-        if not names:
-            p.copy_(rule(theta, g, **settings)[0])
-            return
-        state = self.state[p]
-        state["step"] = state.get("step", 0) + 1
-        past = [state[name] if name in state else torch.zeros_like(theta) for name in names]
-        if "step" in hyperparameters(rule):
-            settings = {**settings, "step": state["step"]}
+        variables, numbered = SIGNATURES[rule]
+        names = [self.memory[name] for name in variables]
+        state = self.state[p] if names else {}
+        past = [state.get(name) for name in names]
+        if numbered:  # torch's state keeps no count: first or later
+            settings = {**settings, "step": 1 if past[0] is None else 2}
+        past = [torch.zeros_like(theta) if value is None else value for value in past]
         new, *past = rule(theta, g, *past, **settings)
         p.copy_(new)
         state.update(zip(names, past, strict=True))
@@ -121,31 +140,70 @@ class Engine(torch.optim.Optimizer, abc.ABC):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load a checkpoint of this optimizer or of torch's namesake.
 
-        State keeps the dtype it was saved in: torch's loader alone would round the float32
-        state of a half-precision parameter to half precision.
+        As in torch, state takes its parameter's dtype; but that of a half-precision parameter
+        stays in float32, where torch's loader alone would round it.
 
         Raises:
-            ValueError: a saved hyperparameter is out of range, or the groups do not match.
+            TypeError: a hyperparameter of the wrong kind.
+            ValueError: a hyperparameter out of range, or state that does not fit; nothing has
+                been changed then.
         """
-        for group in state_dict["param_groups"]:
-            self.check_group({**self.defaults, **group})
-        super().load_state_dict(state_dict)
-        for group, saved in zip(self.param_groups, state_dict["param_groups"], strict=True):
+        final: dict[str, Any] = {}
+
+        def check(_: Any, saved: dict[str, Any]) -> None:
+            self._check_saved(saved)
+            final.update(saved)
+
+        # Hooks, so that users' own run before: the check sees the state dict that they made.
+        hooks = [
+            self.register_load_state_dict_pre_hook(check),
+            self.register_load_state_dict_post_hook(lambda _: self._restore(final), prepend=True),
+        ]
+        try:
+            super().load_state_dict(state_dict)
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+    def _check_saved(self, saved: dict[str, Any]) -> None:
+        for number, group in enumerate(saved["param_groups"]):
+            self._check_numbered(group, number)
+        for index, p in self._numbered(saved):
+            state = saved["state"].get(index, {})
+            if not isinstance(state, dict):
+                raise ValueError(f"state of parameter {index} must be a dict, got {state!r}")
+            for name in self.memory.values():
+                value = state.get(name)
+                if value is not None and getattr(value, "shape", None) != p.shape:
+                    shape = tuple(getattr(value, "shape", ())) or value
+                    raise ValueError(
+                        f"{name} of parameter {index} must have shape {tuple(p.shape)}, got {shape}"
+                    )
+
+    def _restore(self, saved: dict[str, Any]) -> None:
+        for group in self.param_groups:
             for name, default in self.defaults.items():
                 group.setdefault(name, default)
-            for p, index in zip(group["params"], saved["params"], strict=True):
-                for name, value in state_dict["state"].get(index, {}).items():
-                    if torch.is_tensor(value) and value.is_floating_point() and name != "step":
-                        self.state[p][name] = value.to(p.device, copy=True)
-                if p in self.state:  # torch's SGD does not count its steps
-                    self.state[p].setdefault("step", 1)
+        for index, p in self._numbered(saved):
+            if p.dtype in HALF:
+                for name in self.memory.values():
+                    value = saved["state"].get(index, {}).get(name)
+                    if value is not None:
+                        self.state[p][name] = value.to(p.device, torch.float32, copy=True)
+
+    def _numbered(self, saved: dict[str, Any]) -> list[tuple[int, Tensor]]:
+        """Each parameter with its number in a state dict; torch refuses counts that differ."""
+        numbers = [index for group in saved["param_groups"] for index in group["params"]]
+        parameters = [p for group in self.param_groups for p in group["params"]]
+        return list(zip(numbers, parameters, strict=False))
 
     def _refuse_sparse(self) -> None:
-        for index, group in enumerate(self.param_groups):
-            for number, p in enumerate(group["params"]):
+        for number, group in enumerate(self.param_groups):
+            names = group.get("param_names")
+            for index, p in enumerate(group["params"]):
                 if p.grad is not None and p.grad.layout != torch.strided:
-                    name = group.get("param_names", {number: f"number {number}"})[number]
                     raise ValueError(
-                        f"{type(self).__name__} takes dense gradients; parameter {name} of "
-                        f"group {index} has one of layout {p.grad.layout}"
+                        f"{type(self).__name__} takes dense gradients; parameter "
+                        f"{names[index] if names else index} of group {number} "
+                        f"has one of layout {p.grad.layout}"
                     )

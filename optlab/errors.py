@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
-Class = TypeVar("Class", bound=type)
+Target = TypeVar("Target", bound=Callable[..., Any])
 
 
 def nearest(name: object, options: Iterable[str]) -> str:
@@ -17,7 +17,7 @@ def nearest(name: object, options: Iterable[str]) -> str:
     "did you mean 'momentum'? Known: lr, momentum"
     """
     options = list(options)
-    close = difflib.get_close_matches(str(name), options, n=2, cutoff=0.5)
+    close = difflib.get_close_matches(str(name), options, n=2)
     guess = f"did you mean {' or '.join(map(repr, close))}? " if close else ""
     return f"{guess}Known: {', '.join(options)}"
 
@@ -26,7 +26,7 @@ def check_range(name: str, value: Any, allowed: str) -> None:
     """Raise unless ``value`` is a finite number inside ``allowed``, such as ``"[0, 1)"``.
 
     Raises:
-        TypeError: the value is not a real number.
+        TypeError: the value is not one real number; truth values and texts are not.
         ValueError: it is NaN, infinite or outside the interval.
 
     >>> check_range("momentum", 1.5, "[0, 1)")
@@ -34,7 +34,11 @@ def check_range(name: str, value: Any, allowed: str) -> None:
     ValueError: momentum must be in [0, 1), got 1.5
     """
     try:
+        if isinstance(value, (bool, str, bytes)):
+            raise TypeError
         number = float(value)
+    except OverflowError:
+        number = math.inf
     except (TypeError, ValueError, RuntimeError):
         raise TypeError(f"{name} must be a number in {allowed}, got {value!r}") from None
     low, high = (float(end) for end in allowed[1:-1].split(","))
@@ -44,29 +48,36 @@ def check_range(name: str, value: Any, allowed: str) -> None:
         raise ValueError(f"{name} must be in {allowed}, got {value!r}")
 
 
-def check_keywords(function: Callable[..., Any], keywords: Iterable[str]) -> None:
-    """Raise a TypeError that names the nearest keyword when ``function`` lacks one.
+def check_flag(name: str, value: Any) -> None:
+    """Raise a TypeError unless ``value`` is ``True`` or ``False``."""
+    if not isinstance(value, bool):
+        raise TypeError(f"{name} must be True or False, got {value!r}")
 
-    >>> check_keywords(check_range, ["alowed"])
+
+def check_keywords(name: str, known: Iterable[str], given: Iterable[str]) -> None:
+    """Raise a TypeError that names the nearest keyword when one given is not known.
+
+    >>> check_keywords("sgd", ["lr"], ["rl"])
     Traceback (most recent call last):
-    TypeError: check_range() has no argument 'alowed': did you mean 'allowed'? Known: name, \
-value, allowed
+    TypeError: sgd() has no argument 'rl': Known: lr
     """
-    known = [name for name in inspect.signature(function).parameters if name != "self"]
-    for keyword in keywords:
+    known = list(known)
+    for keyword in given:
         if keyword not in known:
-            name = function.__qualname__.removesuffix(".__init__")
             raise TypeError(f"{name}() has no argument {keyword!r}: {nearest(keyword, known)}")
 
 
-def strict_keywords(cls: Class) -> Class:
-    """Class decorator: a misspelt keyword of the constructor is answered with the nearest."""
-    init: Callable[..., None] = vars(cls)["__init__"]
+def strict_keywords(target: Target) -> Target:
+    """Decorate a function or class: a misspelt keyword is answered with the nearest."""
+    function = vars(target)["__init__"] if isinstance(target, type) else target
+    known = [name for name in inspect.signature(function).parameters if name != "self"]
 
-    @functools.wraps(init)
-    def checked(self: Any, *args: Any, **keywords: Any) -> None:
-        check_keywords(init, keywords)
-        init(self, *args, **keywords)
+    @functools.wraps(function)
+    def checked(*args: Any, **keywords: Any) -> Any:
+        check_keywords(target.__name__, known, keywords)
+        return function(*args, **keywords)
 
-    cls.__init__ = checked  # type: ignore[misc]
-    return cls
+    if not isinstance(target, type):
+        return checked  # type: ignore[return-value]
+    target.__init__ = checked  # type: ignore[misc]
+    return target

@@ -28,7 +28,8 @@ class Landscape:
         start: where the chapters' runs begin.
         minimum: a global minimiser.
         view: (low, high) of each coordinate in the chapters' pictures.
-        curvature: (mu, L), the least and the greatest second derivative at the minimum.
+        curvature: (mu, L), the least and the greatest second derivative: at the minimum, or
+            of ``bend`` on the whole line.
     """
 
     name: str
@@ -41,7 +42,7 @@ class Landscape:
 
     @property
     def condition(self) -> float:
-        """The condition number L / mu at the minimum."""
+        """The condition number L / mu."""
         return self.curvature[1] / self.curvature[0]
 
 

@@ -13,7 +13,7 @@ itself, so there is no second copy of the equation to keep in step.
 from collections.abc import Iterable
 
 from optlab.errors import check_range
-from optlab.rules import Rule, states
+from optlab.rules import Rule, check_settings, states
 
 
 def invariants(rule: Rule, *, lam: float, **settings: float) -> tuple[float, float]:
@@ -21,7 +21,19 @@ def invariants(rule: Rule, *, lam: float, **settings: float) -> tuple[float, flo
 
     Both are found by applying the rule to (1, 0) and to (0, 1).  A rule without a velocity
     has determinant 0: its second root is 0.
+
+    Args:
+        rule: linear in (theta, v), with one state variable at most.
+        lam: the mode's curvature.
+        settings: the rule's hyperparameters.
+
+    Raises:
+        ValueError: a rule with more state, or a hyperparameter out of range.
+        TypeError: a keyword that the rule does not take, or one that is missing.
     """
+    check_settings(rule, settings)
+    if len(states(rule)) > 1:
+        raise ValueError(f"rule must have one state variable at most, got {rule.__name__}()")
     if not states(rule):
         return rule(1.0, lam, **settings)[0], 0.0
     from_theta = rule(1.0, lam, 0.0, **settings)
@@ -32,7 +44,7 @@ def invariants(rule: Rule, *, lam: float, **settings: float) -> tuple[float, flo
 
 
 def radius(trace, det):
-    """The greater modulus of the roots of z^2 - trace z + det: the rate, per step."""
+    """The greater modulus of the roots of z^2 - trace z + det: the rate of a mode."""
     discriminant = trace * trace - 4 * det
     if discriminant < 0:
         return det**0.5
@@ -40,8 +52,8 @@ def radius(trace, det):
 
 
 def regime(trace, det):
-    """How the mode moves: 'monotone', 'ripples', 'alternates' or 'diverges'."""
-    if radius(trace, det) >= 1:
+    """How the mode moves: 'monotone', 'ripples', 'alternates' or 'diverges' (at 1 too)."""
+    if not radius(trace, det) < 1:  # also where it is not a number
         return "diverges"
     if trace * trace - 4 * det < 0:
         return "ripples"
@@ -51,13 +63,17 @@ def regime(trace, det):
 
 
 def rate(rule: Rule, curvatures: Iterable[float], **settings: float) -> float:
-    """The slowest mode's rate: the factor by which the error falls per step, in the long run.
+    """The slowest mode's rate: the factor that a step leaves of the error, in the long run.
+
+    Raises what :func:`invariants` does, and a ValueError when there are no ``curvatures``.
 
     >>> from optlab.rules import nesterov
     >>> round(rate(nesterov, [1.0, 100.0], lr=1 / 100, beta=9 / 11), 6)
     0.9
     """
     rates: list[float] = [radius(*invariants(rule, lam=lam, **settings)) for lam in curvatures]
+    if not rates:
+        raise ValueError("curvatures must hold at least one number, got none")
     return max(rates)
 
 
@@ -66,6 +82,7 @@ def polyak(mu: float, L: float) -> tuple[float, float]:
 
     Polyak (1964); chapter 3 proves it: the rate is (sqrt(L/mu) - 1) / (sqrt(L/mu) + 1).
     """
+    check_range("L", L, "(0, inf)")
     check_range("mu", mu, f"(0, {L}]")
     small, large = mu**0.5, L**0.5
     return 4 / (large + small) ** 2, ((large - small) / (large + small)) ** 2

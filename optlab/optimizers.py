@@ -21,13 +21,14 @@ class SGD(Engine):
         lr: the learning rate (eta), in [0, inf); a float or a tensor of one element.
         momentum: the coefficient (beta), in [0, 1).
         dampening: the share of each gradient kept out of the velocity, in [0, 1].
-        weight_decay: L2 coefficient, in [0, inf), added to the gradient times the parameter.
+        weight_decay: L2 coefficient, in [0, inf): its product with the parameter is added to the
+            gradient.
         nesterov: look ahead; needs ``momentum > 0`` and no dampening.
         maximize: step along the gradient instead of against it.
 
     Raises:
-        ValueError: a value out of its range, or no parameters.
-        TypeError: a misspelt keyword.
+        ValueError: a value out of its range, no parameters, or (at a step) a sparse gradient.
+        TypeError: a misspelt keyword, or a value of the wrong kind.
 
     The rules are :func:`optlab.rules.sgd`, :func:`~optlab.rules.momentum` and
     :func:`~optlab.rules.nesterov`, which name their papers.
@@ -46,6 +47,7 @@ class SGD(Engine):
         "dampening": "[0, 1]",
         "weight_decay": "[0, inf)",
     }
+    flags: ClassVar = ("nesterov", "maximize")
     memory: ClassVar = {"v": "momentum_buffer"}
 
     def __init__(
@@ -54,7 +56,7 @@ class SGD(Engine):
         lr: float | Tensor = 1e-3,
         momentum: float = 0,
         dampening: float = 0,
-        weight_decay: float = 0,
+        weight_decay: float | Tensor = 0,
         nesterov: bool = False,
         *,
         maximize: bool = False,
@@ -81,6 +83,8 @@ class SGD(Engine):
 
     def bind(self, group: dict[str, Any]) -> tuple[rules.Rule, dict[str, Any]]:
         lr, beta = group["lr"], group["momentum"]
+        if isinstance(lr, Tensor):
+            lr = lr.squeeze()  # of shape (1,), it would give a 0-dim parameter a dimension
         if beta == 0:
             return rules.sgd, {"lr": lr}
         if group["nesterov"]:

@@ -3,7 +3,8 @@
 A rule takes the parameter ``theta``, its gradient ``g`` and its state, then the hyperparameters
 by keyword; it returns the new parameter and the new state as a tuple.  State starts at zero.
 Rules use operators alone, so the same function runs on Python floats, NumPy arrays and torch
-tensors, inside ``torch.compile``, and, translated by :mod:`optlab.javascript`, in a browser.
+tensors, inside ``torch.compile``, and, translated by :mod:`optlab.widgets.javascript`, in a
+browser.
 
 The symbols are the chapters': ``theta`` parameter, ``g`` gradient, ``v`` velocity, ``lr`` the
 learning rate (eta), ``beta`` the momentum coefficient, ``step`` the update's number from 1.
@@ -12,10 +13,10 @@ Inputs of a rule share one shape; the outputs have it too.  A rule changes nothi
 
 import functools
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from optlab.errors import nearest
+from optlab.errors import check_keywords, check_range, nearest
 
 Rule = Callable[..., tuple[Any, ...]]
 
@@ -38,7 +39,8 @@ def momentum(theta, g, v, *, lr, beta, dampening=0.0, step=2):
 
     Polyak (1964), *Some methods of speeding up the convergence of iteration methods*, in the
     form of Sutskever et al. (2013), eqs. 1-2, with the learning rate moved out of the
-    velocity.  ``dampening`` scales the gradient that enters, from the second step on.
+    velocity.  ``dampening`` keeps that share of a gradient out, from the second step on
+    (``step`` 2 stands for any later one).
 
     >>> momentum(1.0, 0.5, 0.0, lr=0.1, beta=0.9)
     (0.95, 0.5)
@@ -68,6 +70,9 @@ def nesterov(theta, g, v, *, lr, beta):
 
 RULES: dict[str, Rule] = {"sgd": sgd, "momentum": momentum, "nesterov": nesterov}
 
+#: Where the hyperparameters that rules share may lie.
+RANGES = {"lr": "[0, inf)", "beta": "[0, 1)", "dampening": "[0, 1]"}
+
 
 def rule(name: str) -> Rule:
     """The rule of that name.
@@ -87,18 +92,43 @@ def states(rule: Rule) -> tuple[str, ...]:
     >>> states(sgd), states(momentum)
     ((), ('v',))
     """
-    return tuple(name for name, p in _parameters(rule) if p.kind is p.POSITIONAL_OR_KEYWORD)[2:]
+    parameters = inspect.signature(rule).parameters.items()
+    return tuple(name for name, p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD)[2:]
 
 
 @functools.cache
-def hyperparameters(rule: Rule) -> tuple[str, ...]:
-    """Names of a rule's hyperparameters: what it takes by keyword.
+def hyperparameters(rule: Rule) -> dict[str, bool]:
+    """Names of a rule's hyperparameters, what it takes by keyword, and whether each is needed.
 
     >>> hyperparameters(momentum)
-    ('lr', 'beta', 'dampening', 'step')
+    {'lr': True, 'beta': True, 'dampening': False, 'step': False}
     """
-    return tuple(name for name, p in _parameters(rule) if p.kind is p.KEYWORD_ONLY)
+    parameters = inspect.signature(rule).parameters.items()
+    return {name: p.default is p.empty for name, p in parameters if p.kind is p.KEYWORD_ONLY}
 
 
-def _parameters(rule: Rule) -> Iterable[tuple[str, inspect.Parameter]]:
-    return inspect.signature(rule).parameters.items()
+def check_settings(rule: Rule, settings: Mapping[str, Any]) -> None:
+    """Raise unless ``settings`` are what the rule takes, each in its range.
+
+    Entries of an array or tensor are checked one by one.  ``step`` is counted by whoever runs
+    the rule, and is no setting.
+
+    Raises:
+        TypeError: a name that the rule does not take, or one that it needs and is not there.
+        ValueError: a value out of its range.
+
+    >>> check_settings(momentum, {"lr": 0.1, "beta": 1.0})
+    Traceback (most recent call last):
+    ValueError: beta must be in [0, 1), got 1.0
+    """
+    known = {name: need for name, need in hyperparameters(rule).items() if name != "step"}
+    check_keywords(rule.__name__, known, settings)
+    for name, needed in known.items():
+        allowed = RANGES.get(name, "(-inf, inf)")
+        if name not in settings:
+            if needed:
+                raise TypeError(f"{rule.__name__}() needs {name}, a number in {allowed}")
+            continue
+        value = settings[name]
+        for number in value.ravel().tolist() if hasattr(value, "ravel") else [value]:
+            check_range(name, number, allowed)

@@ -262,6 +262,10 @@ BAD = [
     ({"weight_decay": -1}, ValueError, r"weight_decay must be in \[0, inf\), got -1"),
     ({"nesterov": True, "momentum": 0}, ValueError, r"nesterov=True needs momentum in \(0, 1\)"),
     ({"nesterov": True, "momentum": 0.9, "dampening": 0.1}, ValueError, r"dampening=0.1"),
+    ({"lr": "0.1"}, TypeError, r"lr must be a number in \[0, inf\), got '0.1'"),
+    ({"dampening": True}, TypeError, r"dampening must be a number in \[0, 1\], got True"),
+    ({"nesterov": "False"}, TypeError, r"nesterov must be True or False, got 'False'"),
+    ({"maximize": 1}, TypeError, r"maximize must be True or False, got 1"),
     ({"momentun": 0.9}, TypeError, r"no argument 'momentun': did you mean 'momentum'\?"),
 ]
 
@@ -276,33 +280,119 @@ def test_bad_settings_are_named(settings, error, message):
 def test_a_bad_group_changes_nothing(settings, error, message):
     first, second = parameters()[:2]
     optimizer = optlab.SGD([first], lr=0.1)
-    with pytest.raises(error, match=message):
+    with pytest.raises(error, match=message + r".*\(parameter group 1\)"):
         optimizer.add_param_group({"params": [second], **settings})
     assert len(optimizer.param_groups) == 1
 
 
-def test_a_slip_in_a_group_is_named_but_a_users_own_key_is_kept():
-    first, second = parameters()[:2]
-    with pytest.raises(TypeError, match=r"no hyperparameter 'momentun': did you mean 'momentum'"):
-        optlab.SGD([{"params": [first], "momentun": 0.9}])
-    optimizer = optlab.SGD([{"params": [second], "name": "bias"}])
-    assert optimizer.param_groups[0]["name"] == "bias"
+@pytest.mark.parametrize("key", ["momentun", "weight_deacy", "LR", "lr_"])
+def test_a_slip_in_a_group_is_named(key):
+    with pytest.raises(TypeError, match=f"no hyperparameter '{key}'.*did you mean"):
+        optlab.SGD([{"params": parameters()[:1], key: 0.9}])
 
 
-def test_a_bad_checkpoint_changes_nothing():
+@pytest.mark.parametrize("key", ["name", "initial_lr", "max_lr", "base_momentum", "lr_scale"])
+def test_a_users_own_key_is_kept(key):
+    optimizer = optlab.SGD([{"params": parameters()[:1], key: 0.9}])
+    assert optimizer.param_groups[0][key] == 0.9
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda saved: saved["param_groups"][0].update(lr=-1.0), r"lr must be in .*group 0"),
+        (lambda saved: saved["param_groups"][0]["params"].pop(), "size of optimizer's group"),
+        (lambda saved: saved["state"].update({0: []}), r"state of parameter 0 must be a dict"),
+        (
+            lambda saved: saved["state"][1].update(momentum_buffer=torch.zeros(5)),
+            r"momentum_buffer of parameter 1 must have shape \(7,\), got \(5,\)",
+        ),
+    ],
+)
+def test_a_bad_checkpoint_changes_nothing(spoil, message):
     params = parameters()
     optimizer = optlab.SGD(params, lr=0.1, momentum=0.9)
     drive(optimizer, params, 2)
     before = copy.deepcopy(optimizer.state_dict())
     bad = copy.deepcopy(before)
-    bad["param_groups"][0]["lr"] = -1.0
-    with pytest.raises(ValueError, match="lr must be in"):
+    spoil(bad)
+    with pytest.raises(ValueError, match=message):
         optimizer.load_state_dict(bad)
     torch.testing.assert_close(optimizer.state_dict(), before, rtol=0, atol=0)
 
 
+def test_hooks_of_the_user_run_before_a_checkpoint_is_checked_and_after_it_is_loaded():
+    params = parameters()
+    optimizer = optlab.SGD(params, lr=0.1, momentum=0.9)
+    drive(optimizer, params, 2)
+    broken = copy.deepcopy(optimizer.state_dict())
+    broken["param_groups"][0]["lr"] = -1.0
+    seen = []
+
+    def repair(_, saved):
+        groups = [{**group, "lr": 0.2} for group in saved["param_groups"]]
+        return {**saved, "param_groups": groups}
+
+    optimizer.register_load_state_dict_pre_hook(repair)
+    optimizer.register_load_state_dict_post_hook(lambda o: seen.append(o.param_groups[0]["lr"]))
+    optimizer.load_state_dict(broken)
+    assert seen == [0.2]
+
+
+@pytest.mark.parametrize("saved", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("loaded", [torch.float32, torch.float64])
+def test_state_takes_the_dtype_of_its_parameter_as_in_torch(saved, loaded):
+    results = []
+    for make in (optlab.SGD, torch.optim.SGD):
+        old = [torch.ones(3, dtype=saved, requires_grad=True)]
+        first = make(old, lr=0.1, momentum=0.9)
+        old[0].grad = torch.full((3,), 0.3, dtype=saved)
+        first.step()
+        new = [torch.ones(3, dtype=loaded, requires_grad=True)]
+        second = make(new, lr=0.1, momentum=0.9)
+        second.load_state_dict(first.state_dict())
+        new[0].grad = torch.full((3,), 0.3, dtype=loaded)
+        second.step()
+        results.append(new[0].detach())
+        assert second.state[new[0]]["momentum_buffer"].dtype == loaded
+    torch.testing.assert_close(*results, rtol=1e-6 if loaded == torch.float32 else 1e-12, atol=0)
+
+
+@EVERY
+def test_a_momentum_switched_on_and_off_in_mid_run(entry):
+    results = []
+    for make in (entry.make, entry.oracle):
+        params = parameters()
+        optimizer = make(params, nesterov=False)
+        for seed, momentum in enumerate([0.0, 0.9, 0.0, 0.5]):
+            optimizer.param_groups[0]["momentum"] = momentum
+            drive(optimizer, params, 2, seed)
+        results.append(params)
+    assert_equal(*results, rtol=1e-12, atol=1e-12)
+
+
+@EVERY
+def test_a_rate_that_is_a_tensor_of_one_element(entry):
+    results = []
+    for make in (entry.make, entry.oracle):
+        params = parameters()
+        drive(make(params, lr=torch.tensor([0.05], dtype=torch.float64)), params, 3)
+        results.append(params)
+    assert_equal(*results, rtol=1e-12, atol=1e-12)
+
+
+@EVERY
+def test_a_compiled_step_has_the_same_numbers(entry):
+    compiled, eager = parameters(torch.float32)[:2], parameters(torch.float32)[:2]
+    optimizer = entry.make(compiled)
+    optimizer.step = torch.compile(optimizer.step, backend="eager")
+    drive(optimizer, compiled, 3)
+    drive(entry.make(eager), eager, 3)
+    assert_equal(compiled, eager, rtol=1e-6, atol=1e-6)
+
+
 def test_no_parameters_is_an_error():
-    with pytest.raises(ValueError, match="empty parameter list"):
+    with pytest.raises(ValueError, match="params must hold at least one parameter"):
         optlab.SGD([])
 
 
