@@ -8,7 +8,7 @@ STAMP := .venv/.installed
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help env book test lint format browser assets bench address lab clean distclean
+.PHONY: help env book test lint format browser assets bench exercises address lab clean distclean
 
 help: ## list the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
@@ -22,7 +22,9 @@ $(STAMP): pyproject.toml constraints.txt
 	@rm -f $@
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[book,test]"
+	@# setuptools warns of every package whose folder is in the working directory.
+	PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --constraint constraints.txt \
+	  --editable ".[book,test]"
 	@touch $@
 
 book: env ## run what is stale, build the book and serve it (SERVE=0: only build)
@@ -50,6 +52,9 @@ assets: env ## fetch the scripts that the pages serve (MathJax, widgets)
 
 bench: env ## measure what the project promises, into benchmarks/results/
 	$(BIN)/python benchmarks/import_time.py
+
+exercises: env ## generate the students' notebooks from course/source
+	@$(BIN)/python -m course.release
 
 address: env ## set the book's public address everywhere: make address URL=https://...
 	@$(BIN)/python -m book.extensions.address "$(URL)"
