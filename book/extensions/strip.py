@@ -34,9 +34,9 @@ def strip(notebook: NotebookNode) -> NotebookNode:
         for key in ("execution", "collapsed", "scrolled", "ExecuteTime"):
             cell.metadata.pop(key, None)
         if cell.cell_type == "code":
-            cell.execution_count = None
-            if KEPT not in cell.metadata.get("tags", []):
-                cell.outputs = []
+            kept = KEPT in cell.metadata.get("tags", []) and bool(cell.outputs)
+            cell.execution_count = 1 if kept else None  # nbval takes None for a cell never run
+            cell.outputs = cell.outputs if kept else []
             for output in cell.outputs:
                 if "execution_count" in output:
                     output.execution_count = None
