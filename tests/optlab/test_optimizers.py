@@ -4,12 +4,14 @@ import copy
 import inspect
 import io
 import pickle
+from typing import ClassVar
 
 import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
 import optlab
+from optlab.engine import Engine
 from tests.optlab.registry import REGISTRY
 
 EVERY = pytest.mark.parametrize("entry", REGISTRY, ids=str)
@@ -417,3 +419,27 @@ def test_complex_parameters_are_torchs():
             (p.abs() ** 2).sum().backward()
             optimizer.step()
     torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
+
+
+def test_an_optimizer_with_a_rule_of_the_users_own():
+    def sign_with_memory(theta, g, m, *, lr):
+        m = 0.5 * m + g
+        return theta - lr * m / abs(m), m
+
+    class Signed(Engine):
+        ranges: ClassVar = {"lr": "[0, inf)"}
+        memory: ClassVar = {"m": "average"}
+
+        def __init__(self, params, lr=0.1):
+            super().__init__(params, {"lr": lr, "weight_decay": 0.0, "maximize": False})
+
+        def bind(self, group):
+            return sign_with_memory, {"lr": group["lr"]}
+
+    p = torch.nn.Parameter(torch.tensor([1.0, -1.0]))
+    optimizer = Signed([p])
+    p.grad = torch.tensor([3.0, -0.2])
+    optimizer.step()
+    optimizer.step()
+    torch.testing.assert_close(p.detach(), torch.tensor([0.8, -0.8]))
+    assert optimizer.state_dict()["state"][0]["average"].tolist() == pytest.approx([4.5, -0.3])
