@@ -52,6 +52,7 @@ assets: env ## fetch the scripts that the pages serve (MathJax, widgets)
 
 bench: env ## measure what the project promises, into benchmarks/results/
 	$(BIN)/python benchmarks/import_time.py
+	$(BIN)/python benchmarks/book_time.py
 
 exercises: env ## generate the students' notebooks from course/source
 	@$(BIN)/python -m course.release

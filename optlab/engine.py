@@ -19,16 +19,16 @@ from optlab.rules import RULES, Rule, hyperparameters, states
 HALF = (torch.float16, torch.bfloat16)
 #: So near to a hyperparameter's name that it must be a slip; schedulers' own keys are not.
 SLIP = 0.85
-#: Of each rule: its state variables, and whether it takes the step's number.  A table, since
-#: torch.compile would trace the functions that find them.
-SIGNATURES = {rule: (states(rule), "step" in hyperparameters(rule)) for rule in RULES.values()}
+# Of each rule: its state variables, and whether it takes the step's number.  A table, since
+# torch.compile would trace the functions that find them.
+_SIGNATURES = {rule: (states(rule), "step" in hyperparameters(rule)) for rule in RULES.values()}
 
 
-def signature(rule: Rule) -> tuple[tuple[str, ...], bool]:
-    """The entry of ``SIGNATURES``, made for a rule of the user's own when it first runs."""
-    if rule not in SIGNATURES:
-        SIGNATURES[rule] = (states(rule), "step" in hyperparameters(rule))
-    return SIGNATURES[rule]
+def _signature(rule: Rule) -> tuple[tuple[str, ...], bool]:
+    """The entry of the table, made for a rule of the user's own when it first runs."""
+    if rule not in _SIGNATURES:
+        _SIGNATURES[rule] = (states(rule), "step" in hyperparameters(rule))
+    return _SIGNATURES[rule]
 
 
 class Engine(torch.optim.Optimizer, abc.ABC):
@@ -133,7 +133,7 @@ class Engine(torch.optim.Optimizer, abc.ABC):
             g = -g
         if group["weight_decay"] != 0:
             g = g + group["weight_decay"] * theta
-        variables, numbered = signature(rule)
+        variables, numbered = _signature(rule)
         names = [self.memory[name] for name in variables]
         state = self.state[p] if names else {}
         past = [state.get(name) for name in names]
