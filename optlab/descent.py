@@ -5,7 +5,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from optlab.landscapes import Landscape, landscape
-from optlab.rules import Rule, check_settings, hyperparameters, rule, states
+from optlab.rules import Rule
+from optlab.signatures import check_settings, hyperparameters, rule, starts
 
 
 def descend(
@@ -41,7 +42,7 @@ def descend(
     scene = scene if isinstance(scene, Landscape) else landscape(scene)
     check_settings(update, settings)
     point = _start(scene, start)
-    state = [[0.0 * theta] * len(states(update)) for theta in point]
+    state = [[0.0 * theta + start for start in starts(update).values()] for theta in point]
     path = [point]
     for step in range(1, _count(steps) + 1):
         if "step" in hyperparameters(update):

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from optlab.errors import check_flag, check_range, nearest
-from optlab.rules import RULES, Rule, hyperparameters, states
+from optlab.rules import RULES, Rule
+from optlab.signatures import hyperparameters, states
 
 HALF = (torch.float16, torch.bfloat16)
 #: So near to a hyperparameter's name that it must be a slip; schedulers' own keys are not.

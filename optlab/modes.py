@@ -13,7 +13,8 @@ itself, so there is no second copy of the equation to keep in step.
 from collections.abc import Iterable
 
 from optlab.errors import check_range
-from optlab.rules import Rule, check_settings, states
+from optlab.rules import Rule
+from optlab.signatures import check_settings, states
 
 
 def invariants(rule: Rule, *, lam: float, **settings: float) -> tuple[float, float]:

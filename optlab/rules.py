@@ -1,22 +1,18 @@
 """The equations: every elementwise update as a pure function, in order of complexity.
 
 A rule takes the parameter ``theta``, its gradient ``g`` and its state, then the hyperparameters
-by keyword; it returns the new parameter and the new state as a tuple.  State starts at zero.
-Rules use operators alone, so the same function runs on Python floats, NumPy arrays and torch
-tensors, inside ``torch.compile``, and, translated by :mod:`optlab.widgets.javascript`, in a
-browser.
+by keyword; it returns the new parameter and the new state as a tuple.  State starts at zero, or
+at the default that the rule gives it.  Rules use operators and :func:`maximum` alone, so the same
+function runs on Python floats, NumPy arrays and torch tensors, compiled by :mod:`optlab.tape`,
+and, translated by :mod:`optlab.widgets.javascript`, in a browser.
 
-The symbols are the chapters': ``theta`` parameter, ``g`` gradient, ``v`` velocity, ``lr`` the
-learning rate (eta), ``beta`` the momentum coefficient, ``step`` the update's number from 1.
-Inputs of a rule share one shape; the outputs have it too.  A rule changes nothing in place.
+The symbols are the chapters': ``theta`` parameter, ``g`` gradient, ``lr`` the learning rate (eta),
+``v`` velocity or second moment, ``m`` first moment, ``beta`` a decay, ``step`` the update's number
+from 1.  Inputs of a rule share one shape; the outputs have it too.  A rule changes nothing in place.
 """
 
-import functools
-import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
-
-from optlab.errors import check_keywords, check_range, nearest
 
 Rule = Callable[..., tuple[Any, ...]]
 
@@ -68,67 +64,185 @@ def nesterov(theta, g, v, *, lr, beta):
     return theta, v
 
 
-RULES: dict[str, Rule] = {"sgd": sgd, "momentum": momentum, "nesterov": nesterov}
+def adagrad(theta, g, s, *, lr, eps, lr_decay=0.0, step=1):
+    """Divide by the root of the sum of all past squares.
 
-#: Where the hyperparameters that rules share may lie.
-RANGES = {"lr": "[0, inf)", "beta": "[0, 1)", "dampening": "[0, 1]"}
+    Duchi, Hazan and Singer (2011), *Adaptive subgradient methods*, the diagonal form of section 1.1.
 
-
-def rule(name: str) -> Rule:
-    """The rule of that name.
-
-    Raises:
-        ValueError: there is none; the message gives the nearest names.
+    >>> adagrad(1.0, 0.5, 0.0, lr=0.1, eps=0.0)
+    (0.9, 0.25)
     """
-    if name not in RULES:
-        raise ValueError(f"no rule {name!r}: {nearest(name, RULES)}")
-    return RULES[name]
+    s = s + g * g
+    theta = theta - lr / (1 + (step - 1) * lr_decay) * g / (s**0.5 + eps)
+    return theta, s
 
 
-@functools.cache
-def states(rule: Rule) -> tuple[str, ...]:
-    """Names of a rule's state variables: what stands after ``theta`` and ``g``.
+def adadelta(theta, g, v, d, *, lr, rho, eps):
+    """Step by the ratio of two running root mean squares: of past steps, and of gradients.
 
-    >>> states(sgd), states(momentum)
-    ((), ('v',))
+    Zeiler (2012), *ADADELTA*, algorithm 1, with a learning rate in front.
     """
-    parameters = inspect.signature(rule).parameters.items()
-    return tuple(name for name, p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD)[2:]
+    v = average(v, g * g, rho)
+    delta = (d + eps) ** 0.5 / (v + eps) ** 0.5 * g
+    d = average(d, delta * delta, rho)
+    theta = theta - lr * delta
+    return theta, v, d
 
 
-@functools.cache
-def hyperparameters(rule: Rule) -> dict[str, bool]:
-    """Names of a rule's hyperparameters, what it takes by keyword, and whether each is needed.
+def rmsprop(theta, g, v, *, lr, alpha, eps):
+    """Divide by the root of a running mean of squares.
 
-    >>> hyperparameters(momentum)
-    {'lr': True, 'beta': True, 'dampening': False, 'step': False}
+    Tieleman and Hinton (2012), *Neural networks for machine learning*, lecture 6.5.
     """
-    parameters = inspect.signature(rule).parameters.items()
-    return {name: p.default is p.empty for name, p in parameters if p.kind is p.KEYWORD_ONLY}
+    v = average(v, g * g, alpha)
+    theta = theta - lr * g / (v**0.5 + eps)
+    return theta, v
 
 
-def check_settings(rule: Rule, settings: Mapping[str, Any]) -> None:
-    """Raise unless ``settings`` are what the rule takes, each in its range.
+def rmsprop_momentum(theta, g, v, b, *, lr, alpha, eps, beta):
+    """Heavy ball on the gradient that RMSprop has scaled; Tieleman and Hinton (2012)."""
+    v = average(v, g * g, alpha)
+    theta, b = momentum(theta, g / (v**0.5 + eps), b, lr=lr, beta=beta)
+    return theta, v, b
 
-    Entries of an array or tensor are checked one by one.  ``step`` is counted by whoever runs
-    the rule, and is no setting.
 
-    Raises:
-        TypeError: a name that the rule does not take, or one that it needs and is not there.
-        ValueError: a value out of its range.
+def rmsprop_centered(theta, g, v, m, *, lr, alpha, eps):
+    """Divide by a running standard deviation, the root of v - m^2.
 
-    >>> check_settings(momentum, {"lr": 0.1, "beta": 1.0})
-    Traceback (most recent call last):
-    ValueError: beta must be in [0, 1), got 1.0
+    Graves (2013), *Generating sequences with recurrent neural networks*, eqs. 38-41.
     """
-    known = {name: need for name, need in hyperparameters(rule).items() if name != "step"}
-    check_keywords(rule.__name__, known, settings)
-    for name, needed in known.items():
-        allowed = RANGES.get(name, "(-inf, inf)")
-        if name not in settings:
-            if needed:
-                raise TypeError(f"{rule.__name__}() needs {name}, a number in {allowed}")
-            continue
-        value = settings[name]
-        for number in value.ravel().tolist() if hasattr(value, "ravel") else [value]:
-            check_range(name, number, allowed)
+    m = average(m, g, alpha)
+    v = average(v, g * g, alpha)
+    theta = theta - lr * g / (variance(v, m) ** 0.5 + eps)
+    return theta, v, m
+
+
+def rmsprop_centered_momentum(theta, g, v, m, b, *, lr, alpha, eps, beta):
+    """Heavy ball on the gradient that centered RMSprop has scaled; Graves (2013), eqs. 38-41."""
+    m = average(m, g, alpha)
+    v = average(v, g * g, alpha)
+    theta, b = momentum(theta, g / (variance(v, m) ** 0.5 + eps), b, lr=lr, beta=beta)
+    return theta, v, m, b
+
+
+def adam(theta, g, m, v, *, lr, beta1, beta2, eps, step):
+    """Step along the mean gradient, divided by the root mean square; both start unbiased.
+
+    Kingma and Ba (2015), *Adam*, algorithm 1.
+    """
+    m = average(m, g, beta1)
+    v = average(v, g * g, beta2)
+    m_hat = m / (1 - beta1**step)
+    v_hat = v / (1 - beta2**step)
+    theta = theta - lr * m_hat / (v_hat**0.5 + eps)
+    return theta, m, v
+
+
+def adamw(theta, g, m, v, *, lr, beta1, beta2, eps, weight_decay, step):
+    """Adam with the decay beside the gradient, not inside it.
+
+    Loshchilov and Hutter (2019), *Decoupled weight decay regularization*, algorithm 2, the decay
+    multiplied by the learning rate.
+    """
+    theta = decoupled_decay(theta, lr, weight_decay)
+    return adam(theta, g, m, v, lr=lr, beta1=beta1, beta2=beta2, eps=eps, step=step)
+
+
+def amsgrad(theta, g, m, v, v_max, *, lr, beta1, beta2, eps, step):
+    """Adam whose second moment never falls.
+
+    Reddi, Kale and Kumar (2018), *On the convergence of Adam and beyond*, algorithm 2, with
+    Adam's corrections, as torch has it: the second one after the maximum.
+    """
+    m = average(m, g, beta1)
+    v = average(v, g * g, beta2)
+    v_max = maximum(v_max, v)
+    m_hat = m / (1 - beta1**step)
+    v_hat = v_max / (1 - beta2**step)
+    theta = theta - lr * m_hat / (v_hat**0.5 + eps)
+    return theta, m, v, v_max
+
+
+def nadam(theta, g, m, v, mu_product=1.0, *, lr, beta1, beta2, eps, momentum_decay, step):
+    """Adam with Nesterov's look-ahead; ``mu_product`` is the product of the momenta so far.
+
+    Dozat (2016), *Incorporating Nesterov momentum into Adam*, algorithm 2 with its warm-up of mu.
+    """
+    mu = beta1 * (1 - 0.5 * 0.96 ** (step * momentum_decay))
+    mu_next = beta1 * (1 - 0.5 * 0.96 ** ((step + 1) * momentum_decay))
+    mu_product = mu_product * mu
+    m = average(m, g, beta1)
+    v = average(v, g * g, beta2)
+    m_hat = mu_next / (1 - mu_product * mu_next) * m + (1 - mu) / (1 - mu_product) * g
+    v_hat = v / (1 - beta2**step)
+    theta = theta - lr * m_hat / (v_hat**0.5 + eps)
+    return theta, m, v, mu_product
+
+
+def radam(theta, g, m, v, *, lr, beta1, beta2, eps, step):
+    """Adam that divides only once its second moment rests on enough steps, and then by degrees.
+
+    Liu et al. (2020), *On the variance of the adaptive learning rate and beyond*, algorithm 2.
+    """
+    m = average(m, g, beta1)
+    v = average(v, g * g, beta2)
+    move = m / (1 - beta1**step)
+    rho_max = 2 / (1 - beta2) - 1
+    rho = rho_max - 2 * step * beta2**step / (1 - beta2**step)
+    if rho > 5:  # the paper's 4 lets in the first steps, whose variance is still large
+        r = (rho - 4) * (rho - 2) * rho_max / ((rho_max - 4) * (rho_max - 2) * rho)
+        move = (r * (1 - beta2**step)) ** 0.5 * move / (v**0.5 + eps)
+    theta = theta - lr * move
+    return theta, m, v
+
+
+def adamax(theta, g, m, u, *, lr, beta1, beta2, eps, step):
+    """Adam with the largest recent gradient in place of the root mean square.
+
+    Kingma and Ba (2015), *Adam*, algorithm 2, with eps to keep ``u`` above zero.
+    """
+    m = average(m, g, beta1)
+    u = maximum(beta2 * u, abs(g) + eps)
+    theta = theta - lr / (1 - beta1**step) * m / u
+    return theta, m, u
+
+
+def average(mean, value, decay):
+    """A running mean in which the past fades: after t steps it holds a share 1 - decay^t of truth.
+
+    >>> average(0.0, 2.0, 0.75)
+    0.5
+    """
+    return decay * mean + (1 - decay) * value
+
+
+def variance(square, mean):
+    """Mean square less squared mean, at least zero, below which rounding could take it."""
+    return maximum(square - mean * mean, 0.0)
+
+
+def maximum(a, b):
+    """The larger of two floats, or entry by entry of two arrays or tensors."""
+    return a.clip(b) if hasattr(a, "clip") else max(a, b)
+
+
+def l2_decay(theta, g, weight_decay):
+    """The gradient with that of weight_decay / 2 times the squared norm added."""
+    return g + weight_decay * theta
+
+
+def decoupled_decay(theta, lr, weight_decay):
+    """The parameter after a decay of its own; Loshchilov and Hutter (2019), algorithm 2."""
+    return (1 - lr * weight_decay) * theta
+
+
+RULES: dict[str, Rule] = {
+    rule.__name__: rule
+    for rule in (
+        *(sgd, momentum, nesterov, adagrad, adadelta),
+        *(rmsprop, rmsprop_momentum, rmsprop_centered, rmsprop_centered_momentum),
+        *(adam, adamw, amsgrad, nadam, radam, adamax),
+    )
+}
+#: What rules are written with; :mod:`optlab.widgets` translates these too.
+PARTS = (average, variance, l2_decay, decoupled_decay)

@@ -19,8 +19,9 @@ import traitlets
 from optlab.errors import check_range, nearest, strict_keywords
 from optlab.landscapes import LANDSCAPES, Landscape, landscape
 from optlab.modes import radius, regime
-from optlab.rules import RULES, hyperparameters, states
-from optlab.rules import rule as find_rule
+from optlab.rules import PARTS, RULES
+from optlab.signatures import hyperparameters, states
+from optlab.signatures import rule as find_rule
 from optlab.widgets.javascript import translate
 
 LABELS = {"sgd": "gradient descent", "momentum": "heavy ball", "nesterov": "Nesterov"}
@@ -48,7 +49,7 @@ def is_quadratic(scene: Landscape) -> bool:
 def equations() -> str:
     """JavaScript that defines OPTLAB: every rule, every landscape, ``radius`` and ``regime``."""
     parts = [part for scene in LANDSCAPES.values() for part in (scene.value, scene.gradient)]
-    functions = translate(*RULES.values(), *parts, radius, regime)
+    functions = translate(*PARTS, *RULES.values(), *parts, radius, regime)
     rules = {
         name: f"{{update: {update.__name__}, states: {len(states(update))}}}"
         for name, update in RULES.items()

@@ -9,8 +9,8 @@ for the sign of a zero that Python computes in whole numbers.
 
 What is translated: positional and keyword-only parameters (the latter become one object),
 assignments, ``if``, ``return``, tuples, ``+ - * / **``, comparisons, conditional expressions,
-``and``, ``or`` and ``not`` between comparisons, ``abs``, ``max``, ``min``, and calls to functions
-translated beside this one.  Anything else is refused with function, line and construct named.
+``and``, ``or`` and ``not`` between comparisons, ``abs``, ``max``, ``maximum``, ``min``, and calls
+to functions translated beside this one.  Anything else is refused with function, line and construct named.
 
 Where Python raises, such as on a division by zero or an overflow, JavaScript goes on with
 ``Infinity`` or ``NaN``.
@@ -21,7 +21,7 @@ import inspect
 import json
 import math
 import textwrap
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping, Set
 from typing import Any, NoReturn
 
 ARITHMETIC = {ast.Add: "+", ast.Sub: "-", ast.Mult: "*", ast.Div: "/", ast.Pow: "**"}
@@ -34,8 +34,9 @@ COMPARISONS = {
     ast.Eq: "==",  # like Python's, it holds between a truth value and 1 or 0
     ast.NotEq: "!=",
 }
-BUILTINS = {"abs": "Math.abs", "max": "Math.max", "min": "Math.min"}
-LEAST_ARGUMENTS = {"abs": 1, "max": 2, "min": 2}
+#: ``maximum`` is that of :mod:`optlab.rules`, written there for arrays too.
+BUILTINS = {"abs": "Math.abs", "max": "Math.max", "maximum": "Math.max", "min": "Math.min"}
+LEAST_ARGUMENTS = {"abs": 1, "max": 2, "maximum": 2, "min": 2}
 #: Words that JavaScript keeps for itself: no variable may bear one.
 _WORDS = """
     arguments await break case catch class const continue debugger default delete do else enum
@@ -69,15 +70,21 @@ def translate(*functions: Callable[..., Any]) -> str:
     twice = {name for name in names if names.count(name) > 1}
     if twice:
         raise ValueError(f"two functions to translate are named {min(twice)!r}")
-    return "\n\n".join(_Translator(function, names).function() for function in functions)
+    options = {function.__name__: _keyword_only(function) for function in functions}
+    return "\n\n".join(_Translator(function, options).function() for function in functions)
+
+
+def _keyword_only(function: Callable[..., Any]) -> frozenset[str]:
+    parameters = inspect.signature(function).parameters.values()
+    return frozenset(p.name for p in parameters if p.kind is p.KEYWORD_ONLY)
 
 
 class _Translator:
-    """One function on its way; ``names`` are the functions that it may call."""
+    """One function on its way; ``names`` are those that it may call, with their options."""
 
-    def __init__(self, function: Callable[..., Any], names: Iterable[str]) -> None:
+    def __init__(self, function: Callable[..., Any], names: Mapping[str, Set[str]]) -> None:
         self.name = function.__name__
-        self.names = frozenset(names)
+        self.names = names
         try:
             lines, first = inspect.getsourcelines(function)
             self.file = inspect.getsourcefile(function)
@@ -238,9 +245,15 @@ class _Translator:
         if name is None or name in self.locals or name not in {*BUILTINS, *self.names}:
             known = ", ".join(sorted({*BUILTINS, *self.names} - {self.name}))
             self.refuse(node, f"only these are called: {known}")
-        if node.keywords or any(isinstance(arg, ast.Starred) for arg in node.args):
-            self.refuse(node, "a call takes positional arguments alone")
+        if any(isinstance(arg, ast.Starred) for arg in node.args):
+            self.refuse(node, "a starred argument is not translated")
+        options = {word.arg: word.value for word in node.keywords}
+        if not options.keys() <= self.names.get(name, frozenset()):
+            self.refuse(node, "only keyword-only parameters are given by keyword")
         if name in BUILTINS and len(node.args) < LEAST_ARGUMENTS[name]:
             self.refuse(node, f"{name}() needs {LEAST_ARGUMENTS[name]} numbers")
-        arguments = ", ".join(self.expression(arg) for arg in node.args)
-        return f"{name if name in self.names else BUILTINS[name]}({arguments})"
+        arguments = [self.expression(arg) for arg in node.args]
+        if options:
+            pairs = [f"{key}: {self.expression(value)}" for key, value in options.items()]
+            arguments.append(f"{{{', '.join(pairs)}}}")
+        return f"{name if name in self.names else BUILTINS[name]}({', '.join(arguments)})"

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from optlab import modes, rules
+from optlab import modes, rules, signatures
 
 GRID = [(lr, beta) for lr in np.linspace(0.05, 3.9, 14) for beta in np.linspace(0, 0.95, 8)]
 EXPLICIT = {
@@ -23,7 +23,7 @@ def settings(name, lr, beta):
 def test_radius_is_that_of_the_chapters_matrix(name):
     for x, beta in GRID:
         expected = np.abs(np.linalg.eigvals(EXPLICIT[name](x, beta))).max()
-        rate = modes.rate(rules.rule(name), [1.0], **settings(name, x, beta))
+        rate = modes.rate(signatures.rule(name), [1.0], **settings(name, x, beta))
         assert rate == pytest.approx(expected, abs=2e-7)  # double roots lose half the digits
 
 

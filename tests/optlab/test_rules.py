@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from optlab import rules
+from optlab import rules, signatures
 
 SETTINGS = {
     "sgd": {"lr": 0.1},
@@ -77,7 +77,7 @@ def test_nesterov_is_the_look_ahead():
 @pytest.mark.parametrize("rule", RULES, ids=ids)
 def test_floats_arrays_and_tensors_agree(rule):
     rng = random.Random(2)
-    count = 2 + len(rules.states(rule))
+    count = 2 + len(signatures.states(rule))
     columns = [gradients(rng, 20) for _ in range(count)]
     settings = SETTINGS[rule.__name__]
     floats = [rule(*values, **settings) for values in zip(*columns, strict=True)]
@@ -91,7 +91,7 @@ def test_floats_arrays_and_tensors_agree(rule):
 
 @pytest.mark.parametrize("rule", RULES, ids=ids)
 def test_a_rule_changes_nothing_in_place(rule):
-    inputs = [torch.randn(5) for _ in range(2 + len(rules.states(rule)))]
+    inputs = [torch.randn(5) for _ in range(2 + len(signatures.states(rule)))]
     copies = [tensor.clone() for tensor in inputs]
     rule(*inputs, **SETTINGS[rule.__name__])
     assert all(torch.equal(a, b) for a, b in zip(inputs, copies, strict=True))
@@ -106,4 +106,4 @@ def test_a_rule_is_short_and_says_where_it_is_from(rule):
 
 def test_unknown_rule_is_named_with_the_nearest():
     with pytest.raises(ValueError, match=r"no rule 'nestrov': did you mean 'nesterov'\?"):
-        rules.rule("nestrov")
+        signatures.rule("nestrov")
