@@ -48,6 +48,14 @@ def check_range(name: str, value: Any, allowed: str) -> None:
         raise ValueError(f"{name} must be in {allowed}, got {value!r}")
 
 
+def check_pair(name: str, value: Any, allowed: str) -> None:
+    """Raise unless ``value`` is two numbers, each inside ``allowed``, as for :func:`check_range`."""
+    if not isinstance(value, (tuple, list)) or len(value) != 2:
+        raise TypeError(f"{name} must be two numbers in {allowed}, got {value!r}")
+    for index, number in enumerate(value):
+        check_range(f"{name}[{index}]", number, allowed)
+
+
 def check_flag(name: str, value: Any) -> None:
     """Raise a TypeError unless ``value`` is ``True`` or ``False``."""
     if not isinstance(value, bool):
