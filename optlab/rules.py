@@ -8,7 +8,7 @@ and, translated by :mod:`optlab.widgets.javascript`, in a browser.
 
 The symbols are the chapters': ``theta`` parameter, ``g`` gradient, ``lr`` the learning rate (eta),
 ``v`` velocity or second moment, ``m`` first moment, ``beta`` a decay, ``step`` the update's number
-from 1.  Inputs of a rule share one shape; the outputs have it too.  A rule changes nothing in place.
+from 1.  Inputs of a rule share one shape; so do the outputs.  A rule changes nothing in place.
 """
 
 from collections.abc import Callable
@@ -33,10 +33,9 @@ def sgd(theta, g, *, lr):
 def momentum(theta, g, v, *, lr, beta, dampening=0.0, step=2):
     """Step along the velocity, an exponentially decaying sum of past gradients.
 
-    Polyak (1964), *Some methods of speeding up the convergence of iteration methods*, in the
-    form of Sutskever et al. (2013), eqs. 1-2, with the learning rate moved out of the
-    velocity.  ``dampening`` keeps that share of a gradient out, from the second step on
-    (``step`` 2 stands for any later one).
+    Polyak (1964), *Some methods of speeding up the convergence of iteration methods*, in the form
+    of Sutskever et al. (2013), eqs. 1-2, with the learning rate moved out of the velocity.
+    ``dampening`` keeps that share of a gradient out, but of the first; ``step`` 2 is any later one.
 
     >>> momentum(1.0, 0.5, 0.0, lr=0.1, beta=0.9)
     (0.95, 0.5)
@@ -53,8 +52,7 @@ def nesterov(theta, g, v, *, lr, beta):
     """Step along the velocity as it will be after one more decay.
 
     Nesterov (1983), in the form of Bengio et al. (2013), *Advances in optimizing recurrent
-    networks*, section 3.5: ``theta`` is the anticipated position, so the gradient needs no
-    second point.
+    networks*, section 3.5: ``theta`` is the position ahead, so no second gradient is needed.
 
     >>> nesterov(1.0, 0.5, 0.0, lr=0.1, beta=0.9)
     (0.905, 0.5)
@@ -67,7 +65,7 @@ def nesterov(theta, g, v, *, lr, beta):
 def adagrad(theta, g, s, *, lr, eps, lr_decay=0.0, step=1):
     """Divide by the root of the sum of all past squares.
 
-    Duchi, Hazan and Singer (2011), *Adaptive subgradient methods*, the diagonal form of section 1.1.
+    Duchi, Hazan and Singer (2011), *Adaptive subgradient methods*, section 1.1, the diagonal form.
 
     >>> adagrad(1.0, 0.5, 0.0, lr=0.1, eps=0.0)
     (0.9, 0.25)
@@ -109,7 +107,8 @@ def rmsprop_momentum(theta, g, v, b, *, lr, alpha, eps, beta):
 def rmsprop_centered(theta, g, v, m, *, lr, alpha, eps):
     """Divide by a running standard deviation, the root of v - m^2.
 
-    Graves (2013), *Generating sequences with recurrent neural networks*, eqs. 38-41.
+    Graves (2013), *Generating sequences with recurrent neural networks*, eqs. 38-41, with eps
+    outside the root, as torch has it.
     """
     m = average(m, g, alpha)
     v = average(v, g * g, alpha)
@@ -166,7 +165,7 @@ def amsgrad(theta, g, m, v, v_max, *, lr, beta1, beta2, eps, step):
 def nadam(theta, g, m, v, mu_product=1.0, *, lr, beta1, beta2, eps, momentum_decay, step):
     """Adam with Nesterov's look-ahead; ``mu_product`` is the product of the momenta so far.
 
-    Dozat (2016), *Incorporating Nesterov momentum into Adam*, algorithm 2 with its warm-up of mu.
+    Dozat (2016), *Incorporating Nesterov momentum into Adam*, with mu warmed up as torch has it.
     """
     mu = beta1 * (1 - 0.5 * 0.96 ** (step * momentum_decay))
     mu_next = beta1 * (1 - 0.5 * 0.96 ** ((step + 1) * momentum_decay))
@@ -189,7 +188,7 @@ def radam(theta, g, m, v, *, lr, beta1, beta2, eps, step):
     move = m / (1 - beta1**step)
     rho_max = 2 / (1 - beta2) - 1
     rho = rho_max - 2 * step * beta2**step / (1 - beta2**step)
-    if rho > 5:  # the paper's 4 lets in the first steps, whose variance is still large
+    if rho > 5:  # the paper has 4; its authors' code and torch's are more careful
         r = (rho - 4) * (rho - 2) * rho_max / ((rho_max - 4) * (rho_max - 2) * rho)
         move = (r * (1 - beta2**step)) ** 0.5 * move / (v**0.5 + eps)
     theta = theta - lr * move
@@ -222,8 +221,10 @@ def variance(square, mean):
 
 
 def maximum(a, b):
-    """The larger of two floats, or entry by entry of two arrays or tensors."""
-    return a.clip(b) if hasattr(a, "clip") else max(a, b)
+    """The larger of two floats, or entry by entry of arrays or tensors; NaN where either is."""
+    if hasattr(a, "clip"):
+        return a.clip(b)
+    return a if a > b or a != a else b
 
 
 def l2_decay(theta, g, weight_decay):
@@ -244,5 +245,5 @@ RULES: dict[str, Rule] = {
         *(adam, adamw, amsgrad, nadam, radam, adamax),
     )
 }
-#: What rules are written with; :mod:`optlab.widgets` translates these too.
+#: What rules are written with; a page carries those that its rules call.
 PARTS = (average, variance, l2_decay, decoupled_decay)
