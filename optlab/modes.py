@@ -2,7 +2,8 @@
 
 On f = lam theta^2 / 2 the gradient is ``lam * theta``, every rule of the momentum family is
 linear in (theta, v), and its roots tell the whole story.  The matrix is read off the rule
-itself, so there is no second copy of the equation to keep in step.
+itself, so there is no second copy of the equation to keep in step.  Rules that divide by what
+they remember, such as Adam, are not linear and are refused.
 
 >>> from optlab.rules import momentum
 >>> trace, det = invariants(momentum, lam=1.0, lr=0.1, beta=0.9)
@@ -24,17 +25,19 @@ def invariants(rule: Rule, *, lam: float, **settings: float) -> tuple[float, flo
     has determinant 0: its second root is 0.
 
     Args:
-        rule: linear in (theta, v), with one state variable at most.
+        rule: linear, with one state variable at most.
         lam: the mode's curvature.
         settings: the rule's hyperparameters.
 
     Raises:
-        ValueError: a rule with more state, or a hyperparameter out of range.
+        ValueError: a rule with more state or that is not linear, or a hyperparameter out of range.
         TypeError: a keyword that the rule does not take, or one that is missing.
     """
     check_settings(rule, settings)
     if len(states(rule)) > 1:
         raise ValueError(f"rule must have one state variable at most, got {rule.__name__}()")
+    if not _is_linear(rule, settings):
+        raise ValueError(f"rule must be linear in theta, g and its state, got {rule.__name__}()")
     if not states(rule):
         return rule(1.0, lam, **settings)[0], 0.0
     from_theta = rule(1.0, lam, 0.0, **settings)
@@ -42,6 +45,16 @@ def invariants(rule: Rule, *, lam: float, **settings: float) -> tuple[float, flo
     trace = from_theta[0] + from_v[1]
     det = from_theta[0] * from_v[1] - from_v[0] * from_theta[1]
     return trace, det
+
+
+def _is_linear(rule: Rule, settings: dict[str, float]) -> bool:
+    """Whether the rule's results at two points add up to those at the points' sum."""
+    points = ((2.0, 1.0, 1.0), (-5.0, -3.0, 4.0), (-3.0, -2.0, 5.0))
+    results = [rule(*point[: 2 + len(states(rule))], **settings) for point in points]
+    return not any(
+        abs(one + other - both) > 1e-12 * (10 + abs(one) + abs(other))
+        for one, other, both in zip(*results, strict=True)
+    )
 
 
 def radius(trace, det):

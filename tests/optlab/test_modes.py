@@ -54,3 +54,48 @@ def test_polyaks_pair_is_best(kappa):
 def test_polyak_refuses_curvatures_out_of_order():
     with pytest.raises(ValueError, match=r"mu must be in \(0, 1.0\], got 2.0"):
         modes.polyak(2.0, 1.0)
+
+
+def sign(theta, g, *, lr):
+    return (theta - lr * ((g > 0) - (g < 0)),)
+
+
+def size(theta, g, *, lr):
+    return (theta - lr * abs(g),)
+
+
+def shifted(theta, g, *, lr):
+    return (theta - lr * (g + 1),)
+
+
+def largest(theta, g, u, *, lr, beta):
+    u = rules.maximum(beta * u, g)
+    return theta - lr * u, u
+
+
+@pytest.mark.parametrize("rule", [rules.adagrad, rules.rmsprop, sign, size, shifted, largest])
+@pytest.mark.parametrize("lam", [0.0, 1e-9, 1.0, 1e200])
+def test_a_rule_that_is_not_linear_is_refused(rule, lam):
+    given = {"lr": 1e-3, "beta": 0.5, "alpha": 0.9, "eps": 0.0}
+    given = {name: given[name] for name, need in signatures.hyperparameters(rule).items() if need}
+    with pytest.raises(ValueError, match=rf"rule must be linear .*, got {rule.__name__}\(\)"):
+        modes.invariants(rule, lam=lam, **given)
+
+
+@pytest.mark.parametrize("name", [name for name in rules.RULES if name not in EXPLICIT])
+def test_only_the_momentum_family_has_modes(name):
+    rule = rules.RULES[name]
+    given = {n for n, need in signatures.hyperparameters(rule).items() if need} - {"step"}
+    with pytest.raises(ValueError, match=rf"rule must (be linear|have one).*{name}\(\)"):
+        modes.rate(rule, [1.0], **dict.fromkeys(given, 0.5))
+
+
+@pytest.mark.parametrize("name", EXPLICIT)
+def test_rounding_does_not_make_a_rule_nonlinear(name):
+    rng = np.random.default_rng(1)
+    for _ in range(500):
+        lr, beta = 10 ** rng.uniform(-12, 12), rng.uniform(0, 1)
+        given = settings(name, lr, beta)
+        assert modes.rate(rules.RULES[name], [1.0], **given) >= 0
+    beyond = settings(name, 1e308, 0.9)
+    assert modes.regime(*modes.invariants(rules.RULES[name], lam=100.0, **beyond)) == "diverges"
