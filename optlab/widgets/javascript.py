@@ -5,15 +5,18 @@ of :mod:`optlab.rules`, :mod:`optlab.landscapes` and :mod:`optlab.modes` are rea
 parsed, and written again in JavaScript, operation by operation and in the same order.  Both
 languages compute in IEEE double precision, so the numbers are the same to the last bit, but for
 ``**``, which may differ by one unit in the last place where the two mathematics libraries do, and
-for the sign of a zero that Python computes in whole numbers.
+for the sign of a zero that Python computes in whole numbers or that a ``max`` or ``min`` chooses.
 
 What is translated: positional and keyword-only parameters (the latter become one object),
 assignments, ``if``, ``return``, tuples, ``+ - * / **``, comparisons, conditional expressions,
 ``and``, ``or`` and ``not`` between comparisons, ``abs``, ``max``, ``maximum``, ``min``, and calls
-to functions translated beside this one.  Anything else is refused with function, line and construct named.
+to functions translated beside this one, whose keyword-only parameters, and no others, are given by
+keyword.  Anything else is refused with function, line and construct named.
 
 Where Python raises, such as on a division by zero or an overflow, JavaScript goes on with
-``Infinity`` or ``NaN``.
+``Infinity`` or ``NaN``.  A power that is complex in Python is ``NaN`` there.  With a ``NaN`` among
+their numbers, ``max`` and ``min`` are ``NaN`` there, while Python's depend on the order;
+``maximum`` is ``NaN`` in both.
 """
 
 import ast
@@ -21,7 +24,7 @@ import inspect
 import json
 import math
 import textwrap
-from collections.abc import Callable, Mapping, Set
+from collections.abc import Callable, Mapping
 from typing import Any, NoReturn
 
 ARITHMETIC = {ast.Add: "+", ast.Sub: "-", ast.Mult: "*", ast.Div: "/", ast.Pow: "**"}
@@ -70,19 +73,16 @@ def translate(*functions: Callable[..., Any]) -> str:
     twice = {name for name in names if names.count(name) > 1}
     if twice:
         raise ValueError(f"two functions to translate are named {min(twice)!r}")
-    options = {function.__name__: _keyword_only(function) for function in functions}
-    return "\n\n".join(_Translator(function, options).function() for function in functions)
-
-
-def _keyword_only(function: Callable[..., Any]) -> frozenset[str]:
-    parameters = inspect.signature(function).parameters.values()
-    return frozenset(p.name for p in parameters if p.kind is p.KEYWORD_ONLY)
+    known = {function.__name__: inspect.signature(function) for function in functions}
+    return "\n\n".join(_Translator(function, known).function() for function in functions)
 
 
 class _Translator:
-    """One function on its way; ``names`` are those that it may call, with their options."""
+    """One function on its way; ``names`` are those that it may call, with their signatures."""
 
-    def __init__(self, function: Callable[..., Any], names: Mapping[str, Set[str]]) -> None:
+    def __init__(
+        self, function: Callable[..., Any], names: Mapping[str, inspect.Signature]
+    ) -> None:
         self.name = function.__name__
         self.names = names
         try:
@@ -247,13 +247,22 @@ class _Translator:
             self.refuse(node, f"only these are called: {known}")
         if any(isinstance(arg, ast.Starred) for arg in node.args):
             self.refuse(node, "a starred argument is not translated")
-        options = {word.arg: word.value for word in node.keywords}
-        if not options.keys() <= self.names.get(name, frozenset()):
+        parameters = self.names[name].parameters.values() if name in self.names else ()
+        keyword_only = {p.name for p in parameters if p.kind is p.KEYWORD_ONLY}
+        options = {str(word.arg): word.value for word in node.keywords}
+        if not options.keys() <= keyword_only:
             self.refuse(node, "only keyword-only parameters are given by keyword")
-        if name in BUILTINS and len(node.args) < LEAST_ARGUMENTS[name]:
-            self.refuse(node, f"{name}() needs {LEAST_ARGUMENTS[name]} numbers")
         arguments = [self.expression(arg) for arg in node.args]
-        if options:
+        if name not in self.names:
+            if len(arguments) < LEAST_ARGUMENTS[name]:
+                self.refuse(node, f"{name}() needs {LEAST_ARGUMENTS[name]} numbers")
+            return f"{BUILTINS[name]}({', '.join(arguments)})"
+        try:
+            self.names[name].bind(*node.args, **options)
+        except TypeError as error:
+            self.refuse(node, str(error))
+        if options:  # they come last, after what is left to defaults
+            arguments += ["undefined"] * (len(parameters) - len(keyword_only) - len(arguments))
             pairs = [f"{key}: {self.expression(value)}" for key, value in options.items()]
             arguments.append(f"{{{', '.join(pairs)}}}")
-        return f"{name if name in self.names else BUILTINS[name]}({', '.join(arguments)})"
+        return f"{name}({', '.join(arguments)})"

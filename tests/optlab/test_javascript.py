@@ -1,166 +1,21 @@
-"""The translated equations compute Python's numbers, and nothing else slips through."""
+"""The language that is translated to JavaScript, and that nothing else slips through."""
 
-import base64
-import inspect
-import json
+import keyword
 import math
-import random
-import runpy
-import shutil
-import struct
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
-from optlab.landscapes import LANDSCAPES
-from optlab.modes import radius, regime
-from optlab.rules import RULES
+from optlab import rules
+from optlab.modes import regime
 from optlab.widgets import javascript
 from optlab.widgets.javascript import translate
+from tests.optlab.node import bits, browser, from_source, samples
 
-#: Runs FUNCTION on every row of numbers; doubles travel as bytes, so no digit is lost.
-RUNNER = """
-const request = JSON.parse(require("fs").readFileSync(0, "utf8"));
-const doubles = (text) => {
-  const bytes = Buffer.from(text, "base64");
-  return new Float64Array(bytes.buffer, bytes.byteOffset, bytes.length / 8);
-};
-const target = new Function(request.code + `; return ${request.call};`)();
-const rows = request.rows.map((row) => target(...doubles(row)));
-const packed = (value) => Buffer.from(new Float64Array([value]).buffer).toString("base64");
-const written = (value) => (typeof value === "string" ? value : packed(value));
-console.log(JSON.stringify(rows.map((row) => [row].flat().map(written))));
-"""
-
-
-def node():
-    """The interpreter that comes with the environment, or the machine's own."""
-    found = shutil.which("node", path=str(Path(sys.executable).parent)) or shutil.which("node")
-    assert found, "node is missing: `make env` installs it"
-    return found
-
-
-def packed(*numbers):
-    return base64.b64encode(struct.pack(f"<{len(numbers)}d", *numbers)).decode()
-
-
-def browser(code, call, rows):
-    """What the JavaScript expression ``call`` gives on each row: a list of numbers or strings."""
-    request = json.dumps({"code": code, "call": call, "rows": [packed(*row) for row in rows]})
-    done = subprocess.run(
-        [node(), "-e", RUNNER], input=request, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    texts = {"diverges", "ripples", "alternates", "monotone"}
-    return [
-        [v if v in texts else struct.unpack("<d", base64.b64decode(v))[0] for v in row]
-        for row in json.loads(done.stdout)
-    ]
-
-
-def samples(width, count=3000, seed=0):
-    """Rows of numbers over many magnitudes, both signs, and the places where branches meet."""
-    draw = random.Random(seed)
-    edges = [0.0, -0.0, 1.0, 2.0, -1.0, 0.5]
-    rows = [[draw.choice(edges) for _ in range(width)] for _ in range(count // 10)]
-    rows += [[draw.uniform(-4, 4) for _ in range(width)] for _ in range(count // 2)]
-    while len(rows) < count:
-        rows.append([draw.choice([-1, 1]) * 10 ** draw.uniform(-12, 6) for _ in range(width)])
-    return rows
-
-
-def as_list(value):
-    return list(value) if isinstance(value, tuple) else [value]
-
-
-def bits(rows):
-    return [[v if isinstance(v, str) else packed(v) for v in row] for row in rows]
-
-
-@pytest.mark.parametrize("name", RULES)
-def test_every_rule_gives_the_same_bits(name):
-    rule = RULES[name]
-    parameters = inspect.signature(rule).parameters.values()
-    plain = [p.name for p in parameters if p.kind is not p.KEYWORD_ONLY]
-    options = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
-    rows = samples(len(plain) + len(options))
-    call = f"({', '.join(plain + options)}) => {name}({', '.join(plain)}, {{{', '.join(options)}}})"
-    expected = [
-        as_list(rule(*row[: len(plain)], **dict(zip(options, row[len(plain) :], strict=True))))
-        for row in rows
-    ]
-    assert bits(browser(translate(rule), call, rows)) == bits(expected)
-
-
-@pytest.mark.parametrize("name", RULES)
-def test_defaults_are_carried_over(name):
-    rule = RULES[name]
-    parameters = inspect.signature(rule).parameters.values()
-    plain = [p.name for p in parameters if p.kind is not p.KEYWORD_ONLY]
-    needed = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.default is p.empty]
-    rows = samples(len(plain) + len(needed), count=200)
-    call = f"({', '.join(plain + needed)}) => {name}({', '.join(plain)}, {{{', '.join(needed)}}})"
-    expected = [
-        as_list(rule(*row[: len(plain)], **dict(zip(needed, row[len(plain) :], strict=True))))
-        for row in rows
-    ]
-    assert bits(browser(translate(rule), call, rows)) == bits(expected)
-
-
-@pytest.mark.parametrize("part", ["value", "gradient"])
-@pytest.mark.parametrize("name", LANDSCAPES)
-def test_every_landscape_gives_the_same_numbers(name, part):
-    function = getattr(LANDSCAPES[name], part)
-    rows = samples(len(LANDSCAPES[name].start))
-    expected = [as_list(function(*row)) for row in rows]
-    got = browser(translate(function), function.__name__, rows)
-    if "**" not in inspect.getsource(function):
-        assert bits(got) == bits(expected)
-    # A power may differ by its last bit, which a subtraction after it can lift: so the last bit
-    # of the largest term, 400 * |x|^3 or 100 * (|y| + x^2)^2, is what is allowed.
-    for row, mine, theirs in zip(rows, expected, got, strict=True):
-        size = max(abs(v) for v in row)
-        scale = 100 * max(size, size**2) ** 2 if part == "value" else 400 * max(size, size**3)
-        for a, b in zip(mine, theirs, strict=True):
-            assert abs(a - b) <= 4 * math.ulp(scale), (row, mine, theirs)
-
-
-def test_radius_is_within_one_unit_of_the_last_place():
-    rows = samples(2)
-    got = browser(translate(radius), "radius", rows)
-    for (trace, det), (theirs,) in zip(rows, got, strict=True):
-        mine = radius(trace, det)
-        assert abs(mine - theirs) <= math.ulp(mine), (trace, det)
-
-
-def test_regime_agrees():
-    rows = samples(2)
-    got = browser(translate(radius, regime), "regime", rows)
-    expected = [regime(*row) for row in rows]
-    assert {"diverges", "ripples", "alternates", "monotone"} == set(expected)
-    assert [row[0] for row in got] == expected
-
-
-def from_source(source, name, tmp_path):
-    """The function of that name in a module of its own."""
-    path = tmp_path / "fresh.py"
-    path.write_text(source)
-    return runpy.run_path(str(path))[name]
-
-
-@pytest.mark.parametrize("name", RULES)
-def test_one_character_of_a_rule_changes_the_javascript(name, tmp_path):
-    source = inspect.getsource(RULES[name])
-    changed = source.replace("theta - lr", "theta + lr")
-    assert sum(a != b for a, b in zip(source, changed, strict=True)) == 1
-    fresh = translate(from_source(changed, name, tmp_path))
-    assert fresh != translate(RULES[name])
-    assert fresh.replace("theta + (lr", "theta - (lr") == translate(RULES[name])
-
+KEYWORDS_REFUSED = "only keyword-only parameters are given by keyword"
 
 EVERYTHING = '''
+from optlab.rules import maximum
+
 def helper(x):
     return max(abs(x), 1, -x)
 
@@ -174,7 +29,7 @@ def everything(x, y=2.0, *, a=3, b=0.5):
             r = x / (y ** 2 + 1) / 3
         else:
             r = +y
-    s = p if x < 0 else min(q, r)
+    s = p if x < 0 else maximum(min(q, r), y)
     return p, q, r, s, (x > 1) * 5 - b, x - y - a, 2 ** 3 ** 0.5
 '''
 
@@ -201,11 +56,20 @@ def test_everything_that_is_translated(tmp_path):
         ("return x[0]", "Subscript `x[0]`"),
         ("return x.real", "Attribute `x.real`"),
         ("return lambda: x", "Lambda"),
-        ("return math.sqrt(x)", "Call `math.sqrt(x)`: only these are called: abs, max, min"),
+        (
+            "return math.sqrt(x)",
+            "Call `math.sqrt(x)`: only these are called: abs, max, maximum, min",
+        ),
         ("return sorted(x)", "only these are called"),
-        ("return max(*x)", "positional arguments alone"),
+        ("return max(*x)", "a starred argument is not translated"),
         ("return max(x)", "max() needs 2 numbers"),
-        ("return abs(x=x)", "positional arguments alone"),
+        ("return maximum(x)", "maximum() needs 2 numbers"),
+        ("return abs(x=x)", KEYWORDS_REFUSED),
+        ("return maximum(x, b=1)", KEYWORDS_REFUSED),
+        ("return refused(x=x)", KEYWORDS_REFUSED),
+        ("return refused(**x)", KEYWORDS_REFUSED),
+        ("return refused(x, 1)", "too many positional arguments"),
+        ("return refused()", "missing a required argument: 'x'"),
         ("abs = x\n    return abs(x)", "only these are called"),
         ("return pi * x", "'pi' is no parameter and no variable assigned above"),
         ("y = z\n    z = x\n    return y", "'z' is no parameter"),
@@ -266,8 +130,6 @@ def test_two_functions_of_one_name_are_refused():
 
 
 def test_reserved_words_are_all_refused(tmp_path):
-    import keyword
-
     for word in javascript.RESERVED - set(keyword.kwlist):
         source = f"def refused({word}):\n    return {word}\n"
         with pytest.raises(ValueError, match=f"'{word}' is a reserved word"):
@@ -309,3 +171,61 @@ def compares_a_truth_value(x):
 
 def test_a_truth_value_is_equal_to_one_or_zero(tmp_path):
     assert "below == 1" in translate(compares_a_truth_value)
+
+
+OPTIONS = """
+def helper(x, y=2.0, *, a, b=0.5):
+    return x + 10 * y + 100 * a + 1000 * b
+
+def calls(x):
+    p = helper(x, a=x)
+    q = helper(x, 3.0, b=x, a=1)
+    return p, q, helper(x, x, a=helper(-x, a=2, b=x)), helper(x - 1, b=2.0, a=x * x)
+"""
+
+
+def test_options_are_given_by_keyword(tmp_path):
+    helper, calls = (from_source(OPTIONS, name, tmp_path) for name in ("helper", "calls"))
+    rows = samples(1, count=300)
+    got = browser(translate(helper, calls), "calls", rows)
+    assert bits(got) == bits([calls(*row) for row in rows])
+
+
+@pytest.mark.parametrize(
+    ("call", "reason"),
+    [
+        ("helper(x, y=1.0, a=1)", KEYWORDS_REFUSED),
+        ("helper(x, a=1, c=2)", KEYWORDS_REFUSED),
+        ("helper(x, a=1, **x)", KEYWORDS_REFUSED),
+        ("helper(x)", "missing a required"),
+        ("helper(x, b=1)", "missing a required"),
+        ("helper(a=1)", "missing a required argument: 'x'"),
+        ("helper(x, 1, 2, a=1)", "too many positional arguments"),
+        ("stranger(x, a=1)", "only these are called: abs, helper, max, maximum, min"),
+    ],
+)
+def test_other_calls_are_refused(call, reason, tmp_path):
+    source = (
+        f"def helper(x, y=2.0, *, a, b=0.5):\n    return x\n\ndef calls(x):\n    return {call}\n"
+    )
+    helper, calls = (from_source(source, name, tmp_path) for name in ("helper", "calls"))
+    with pytest.raises(ValueError) as caught:
+        translate(helper, calls)
+    assert str(caught.value).startswith(f"calls(), {tmp_path / 'fresh.py'} line 5: Call `{call}`: ")
+    assert reason in str(caught.value)
+
+
+def test_maximum_agrees_on_what_is_not_finite(tmp_path):
+    source = "def larger(a, b):\n    return maximum(a, b)\n"
+    odd = [math.nan, math.inf, -math.inf, 1.0, -2.0]
+    rows = [[a, b] for a in odd for b in odd]
+    got = browser(translate(from_source(source, "larger", tmp_path)), "larger", rows)
+    for row, (theirs,) in zip(rows, got, strict=True):
+        mine = rules.maximum(*row)
+        assert mine == theirs or (math.isnan(mine) and math.isnan(theirs)), row
+
+
+def test_a_function_of_ones_own_may_bear_a_builtins_name(tmp_path):
+    source = "def maximum(x):\n    return x + 1\n\ndef calls(x):\n    return maximum(x)\n"
+    own, calls = (from_source(source, name, tmp_path) for name in ("maximum", "calls"))
+    assert browser(translate(own, calls), "calls", [[1.0]]) == [[2.0]]
