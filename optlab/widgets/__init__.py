@@ -18,7 +18,7 @@ import traitlets
 
 from optlab.errors import check_range, nearest, strict_keywords
 from optlab.landscapes import LANDSCAPES, Landscape, landscape
-from optlab.modes import radius, regime
+from optlab.modes import invariants, radius, regime
 from optlab.rules import PARTS, RULES
 from optlab.signatures import hyperparameters, states
 from optlab.signatures import rule as find_rule
@@ -46,13 +46,39 @@ def is_quadratic(scene: Landscape) -> bool:
     return len(set(curvatures)) == len(scene.start)
 
 
+def _has_momentum(update: Callable[..., Any]) -> bool:
+    """Whether a rule needs beta; a ValueError where it has no view: the one place that decides."""
+    needed = {name for name, needed in hyperparameters(update).items() if needed}
+    if "lr" not in needed or needed - SLIDERS:
+        others = ", ".join(sorted(needed)) or "nothing"
+        raise ValueError(f"rules must need lr and at most beta; {update.__name__} needs {others}")
+    invariants(update, lam=1.0, **dict.fromkeys(needed, 0.5))
+    return "beta" in needed
+
+
+def has_view(update: Callable[..., Any]) -> bool:
+    """Whether the sliders set all that a rule needs, and its modes can be drawn.
+
+    >>> [name for name, update in RULES.items() if has_view(update)]
+    ['sgd', 'momentum', 'nesterov']
+    """
+    try:
+        _has_momentum(update)
+    except ValueError:
+        return False
+    return True
+
+
 def equations() -> str:
-    """JavaScript that defines OPTLAB: every rule, every landscape, ``radius`` and ``regime``."""
-    parts = [part for scene in LANDSCAPES.values() for part in (scene.value, scene.gradient)]
-    functions = translate(*PARTS, *RULES.values(), *parts, radius, regime)
+    """JavaScript that defines OPTLAB: rules with a view, landscapes, ``radius`` and ``regime``."""
+    shown = {name: update for name, update in RULES.items() if has_view(update)}
+    called = {name for update in shown.values() for name in update.__code__.co_names}
+    parts = [part for part in PARTS if part.__name__ in called]
+    parts += [part for scene in LANDSCAPES.values() for part in (scene.value, scene.gradient)]
+    functions = translate(*parts, *shown.values(), radius, regime)
     rules = {
         name: f"{{update: {update.__name__}, states: {len(states(update))}}}"
-        for name, update in RULES.items()
+        for name, update in shown.items()
     }
     scenes = {
         name: f"{{value: {scene.value.__name__}, gradient: {scene.gradient.__name__}, "
@@ -178,7 +204,7 @@ def play(
         A widget: show it as the last line of a cell.
 
     Raises:
-        ValueError: a name that does not exist, a number out of its range.
+        ValueError: a name that does not exist, a rule without a view, a number out of its range.
         TypeError: an argument of the wrong kind.
 
     >>> play("Can you reach 1e-6 in 100 steps?", rules=["momentum"], lr=(0.001, 0.1, 0.01))
@@ -217,14 +243,6 @@ def play(
     }
     at = {"lr": float(lr[2]), "beta": float(beta[2])}
     return Playground(question, settings, list(rules).index(first), **at)
-
-
-def _has_momentum(update: Callable[..., Any]) -> bool:
-    needed = {name for name, needed in hyperparameters(update).items() if needed}
-    if "lr" not in needed or needed - SLIDERS:
-        others = ", ".join(sorted(needed)) or "nothing"
-        raise ValueError(f"rules must need lr and at most beta; {update.__name__} needs {others}")
-    return "beta" in needed
 
 
 def _positions(low: float, high: float, start: float, *, wanted: int) -> int:

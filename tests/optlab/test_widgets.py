@@ -1,5 +1,6 @@
 """Sliders: what is built and refused in Python, and that the page's numbers are Python's."""
 
+import inspect
 import json
 import math
 import subprocess
@@ -12,11 +13,13 @@ from optlab import widgets
 from optlab.descent import descend
 from optlab.landscapes import LANDSCAPES
 from optlab.modes import invariants, polyak, radius, rate, regime
-from optlab.rules import RULES
+from optlab.rules import PARTS, RULES, average
+from optlab.signatures import starts
 from optlab.widgets import Playground, View, play
 from optlab.widgets.javascript import translate
-from tests.optlab.test_javascript import node
+from tests.optlab.node import from_source, node
 
+SHOWN = [name for name, update in RULES.items() if widgets.has_view(update)]
 OPTIONS = {"sgd": [{"lr": 0.0198}, {"lr": 0.001}]}
 PAIRS = [{"lr": 0.0331, "beta": 0.669}, {"lr": 0.001, "beta": 0.9}, {"lr": 1 / 9, "beta": 4 / 9}]
 
@@ -39,7 +42,7 @@ def evaluate(tmp_path_factory):
 
 
 @pytest.mark.parametrize("scene", LANDSCAPES)
-@pytest.mark.parametrize("name", RULES)
+@pytest.mark.parametrize("name", SHOWN)
 def test_a_path_is_the_one_that_python_takes(evaluate, name, scene):
     steps = 40 if scene == "rosenbrock" else 125
     for options in OPTIONS.get(name, PAIRS):
@@ -56,7 +59,7 @@ def test_a_path_is_the_one_that_python_takes(evaluate, name, scene):
             assert mine == pytest.approx(theirs, rel=1e-9, abs=1e-12)
 
 
-@pytest.mark.parametrize("name", RULES)
+@pytest.mark.parametrize("name", SHOWN)
 def test_the_plane_is_the_one_of_modes(evaluate, name):
     grid = [
         {"lr": lr, "beta": beta} if name != "sgd" else {"lr": lr}
@@ -93,23 +96,35 @@ def test_numbers_in_words(evaluate):
     assert evaluate("[NaN, Infinity].map((value) => m.words(value))") == ["beyond all numbers"] * 2
 
 
-def test_the_page_carries_the_rules_of_the_package():
-    for rule in RULES.values():
-        assert translate(rule) in View._esm
+def test_the_page_carries_the_rules_that_have_a_view_and_no_others():
+    assert SHOWN == ["sgd", "momentum", "nesterov"]
+    for name in SHOWN:
+        assert translate(RULES[name]) in View._esm
+        assert not any(starts(RULES[name]).values())  # view.js starts at zero
+    for name in (*RULES.keys() - SHOWN, *(part.__name__ for part in PARTS)):
+        assert f"function {name}(" not in View._esm
+        assert f"{name}: {{update" not in View._esm
     for scene in LANDSCAPES.values():
         assert translate(scene.gradient) in View._esm
 
 
-def test_one_character_of_a_rule_changes_the_sliders(monkeypatch, tmp_path):
-    import inspect
-    import runpy
+def test_the_page_carries_the_parts_that_its_rules_call(monkeypatch, tmp_path):
+    source = """
+from optlab.rules import average
 
+def faded(theta, g, m, *, lr, beta):
+    m = average(m, g, beta)
+    theta = theta - lr * m
+    return theta, m
+"""
+    monkeypatch.setitem(widgets.RULES, "faded", from_source(source, "faded", tmp_path))
+    assert translate(average) in widgets.equations()
+
+
+def test_one_character_of_a_rule_changes_the_sliders(monkeypatch, tmp_path):
     before = widgets.equations()
-    source = inspect.getsource(RULES["momentum"])
-    path = tmp_path / "fresh.py"
-    path.write_text(source.replace("theta - lr", "theta + lr"))
-    fresh = runpy.run_path(str(path))["momentum"]
-    monkeypatch.setitem(widgets.RULES, "momentum", fresh)
+    source = inspect.getsource(RULES["momentum"]).replace("theta - lr", "theta + lr")
+    monkeypatch.setitem(widgets.RULES, "momentum", from_source(source, "momentum", tmp_path))
     after = widgets.equations()
     assert [a for a, b in zip(before, after, strict=True) if a != b] == ["-"]
 
@@ -253,6 +268,21 @@ def test_a_rule_with_other_hyperparameters_has_no_view(monkeypatch):
     monkeypatch.setitem(widgets.RULES, "other", other)
     with pytest.raises(ValueError, match="other needs decay, lr"):
         play("Which?", rules=["other"])
+    with pytest.raises(ValueError, match="adam needs beta1, beta2, eps, lr, step"):
+        play("Which?", rules=["adam"])
+    for name in RULES.keys() - SHOWN:
+        with pytest.raises(ValueError, match=f"rules must need lr and at most beta; {name} needs"):
+            play("Which?", rules=["sgd", name])
+
+
+def test_a_rule_that_is_not_linear_has_no_view(monkeypatch):
+    def sign(theta, g, *, lr):
+        return (theta - lr * ((g > 0) - (g < 0)),)
+
+    monkeypatch.setitem(widgets.RULES, "sign", sign)
+    assert not widgets.has_view(sign)
+    with pytest.raises(ValueError, match=r"rule must be linear .*, got sign\(\)"):
+        play("Which?", rules=["sign"])
 
 
 def test_the_textbook_pair_is_at_hand():
