@@ -1,35 +1,37 @@
 """The engine: one ``torch.optim.Optimizer`` that runs any rule of :mod:`optlab.rules`.
 
 A step is ``evaluate`` (the closure), ``precondition`` (the whole model's gradients), then the
-update: the rule is recorded once (:mod:`optlab.tape`) and runs on blocks of parameters
+update: the rule is recorded (:mod:`optlab.tape`) and runs on blocks of parameters
 (:mod:`optlab.blocks`).  An optimizer names its hyperparameters' ranges and its state, and binds a
 parameter group to a rule; the rest is here.
 """
 
 import abc
 import difflib
+import functools
 from collections.abc import Callable
-from operator import is_
+from operator import attrgetter
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 from torch.optim import optimizer as torchs
 
-from optlab.blocks import Block, partition
+from optlab.blocks import Arrangement, Block
+from optlab.checkpoints import Checkpointed
 from optlab.errors import check_flag, check_pair, check_range, nearest
-from optlab.kernels import working
 from optlab.rules import Rule, decoupled_decay, l2_decay
 from optlab.signatures import hyperparameters, starts
-from optlab.tape import Recording, record
+from optlab.tape import Recorder, Recording
 
 #: So near to a hyperparameter's name that it must be a slip; schedulers' own keys are not.
 SLIP = 0.85
 GLOBAL_HOOKS = (torchs._global_optimizer_pre_hooks, torchs._global_optimizer_post_hooks)
+LAYOUT = attrgetter("layout")
 Gradients = list[Tensor | None]
 
 
-class Engine(torch.optim.Optimizer, abc.ABC):
+class Engine(Checkpointed, abc.ABC):
     """Base of the elementwise optimizers.
 
     Subclasses set ``ranges`` (hyperparameter: allowed interval), ``flags`` (hyperparameters that
@@ -44,14 +46,12 @@ class Engine(torch.optim.Optimizer, abc.ABC):
 
     ranges: ClassVar[dict[str, str]]
     flags: ClassVar[tuple[str, ...]] = ("maximize",)
-    memory: ClassVar[dict[str, str]] = {}
-    numbers: ClassVar[tuple[str, ...]] = ()
     compile: bool
 
     def __init__(self, params: Any, defaults: dict[str, Any], compile: bool = False) -> None:
         check_flag("compile", compile)
         self.compile = compile
-        self._arrange_anew()
+        self._forget()
         self.check_group(defaults)
         if not isinstance(params, (Tensor, dict)):  # torch has its own words for these
             params = list(params)
@@ -59,17 +59,32 @@ class Engine(torch.optim.Optimizer, abc.ABC):
                 raise ValueError("params must hold at least one parameter or group, got none")
         super().__init__(params, defaults)
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "compile": self.compile}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._forget()
+
+    def _forget(self) -> None:
+        self._pool: dict[Any, Tensor] = {}
+        self._arrangements: dict[int, Arrangement] = {}
+        self._bindings: dict[int, Binding] = {}
+        self._recorders: dict[Any, Recorder] = {}
+
     @abc.abstractmethod
     def bind(self, group: dict[str, Any]) -> tuple[Rule, dict[str, Any]]:
         """The rule for a parameter group, and the hyperparameters to call it with."""
 
+    def start(self, rule: Rule, variable: str, group: dict[str, Any]) -> float:
+        """The entries of a state variable before the first step."""
+        return starts(rule)[variable]
+
     def check_group(self, group: dict[str, Any]) -> None:
         """Raise when a hyperparameter is out of its range; a subclass adds joint conditions."""
         for name, allowed in self.ranges.items():
-            if name == "betas":
-                check_pair(name, group[name], allowed)
-            else:
-                check_range(name, group[name], allowed)
+            check = check_pair if name == "betas" else check_range
+            check(name, group[name], allowed)
         for name in self.flags:
             check_flag(name, group[name])
 
@@ -83,7 +98,7 @@ class Engine(torch.optim.Optimizer, abc.ABC):
         if isinstance(param_group, dict):
             for key in param_group.keys() - self.defaults.keys():
                 self._refuse_slip(str(key))
-            self._check_numbered(param_group, len(self.param_groups))
+            self.check_numbered(param_group, len(self.param_groups))
         super().add_param_group(param_group)
 
     def _refuse_slip(self, key: str) -> None:
@@ -94,41 +109,36 @@ class Engine(torch.optim.Optimizer, abc.ABC):
                 f"{nearest(bare, self.defaults)}"
             )
 
-    def _check_numbered(self, group: dict[str, Any], number: int) -> None:
-        try:
-            self.check_group({**self.defaults, **group})
-        except (TypeError, ValueError) as error:
-            raise type(error)(f"{error} (parameter group {number})") from None
-
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Make one update; returns the closure's loss, or ``None`` without a closure.
 
         Raises:
             ValueError: a gradient is sparse; no parameter has been changed then.
         """
-        hooks = (self._optimizer_step_pre_hooks, self._optimizer_step_post_hooks)
         if torch.compiler.is_compiling():
             return torch.compiler.disable(self._hooked_step)(closure)
-        if any((*hooks, *GLOBAL_HOOKS)) or torch.autograd._profiler_enabled():
+        if (
+            self._optimizer_step_pre_hooks
+            or self._optimizer_step_post_hooks
+            or any(GLOBAL_HOOKS)
+            or torch.autograd._profiler_enabled()
+        ):
             return self._hooked_step(closure)
         return self._step(closure)
 
-    # Torch would wrap it: hooks and a name in the profiler, at 5 microseconds a step.
+    # Torch would wrap it too: hooks and a name in the profiler, at 5 microseconds a step.
     step.hooked = True  # type: ignore[attr-defined]
 
     def _step(self, closure: Callable[[], Any] | None = None) -> Any:
         loss = self.evaluate(closure)
         with torch.no_grad():
             gradients = [[p.grad for p in group["params"]] for group in self.param_groups]
-            self._refuse_sparse(gradients)
             gradients = self.precondition(gradients)
-            known, self._recordings = self._recordings, {}
-            updates = [
-                update
-                for number, group in enumerate(self.param_groups)
-                for update in self._prepare(number, group, gradients[number], known)
-            ]
-            for block, *update in updates:
+            self._refuse_sparse(gradients)
+            updates: list[tuple[Block, tuple[Any, ...]]] = []
+            for number, group in enumerate(self.param_groups):
+                updates += self._prepare(number, group, gradients[number])
+            for block, update in updates:
                 block.update(*update, compile=self.compile)
         return loss
 
@@ -145,169 +155,13 @@ class Engine(torch.optim.Optimizer, abc.ABC):
         """The gradients, group by group; a second-order method gives others."""
         return gradients
 
-    def start(self, rule: Rule, variable: str, group: dict[str, Any]) -> float:
-        """The entries of a state variable before the first step."""
-        return starts(rule)[variable]
-
-    def _prepare(
-        self, index: int, group: dict[str, Any], gradients: Gradients, known: dict[Any, Recording]
-    ) -> list[tuple[Any, ...]]:
-        """What each block of a group is to do: nothing has moved yet."""
-        rule, settings = self.bind(group)
-        settings = {k: float(v) if isinstance(v, Tensor) else v for k, v in settings.items()}
-        lr, weight_decay = float(group["lr"]), float(group["weight_decay"])
-        decoupled, maximize = group.get("decoupled_weight_decay", False), group["maximize"]
-        variables = [self.memory[variable] for variable in starts(rule)]
-        names = [name for name in variables if name not in self.numbers]
-
-        def update(theta: Any, g: Any, *state: Any) -> tuple[Any, ...]:
-            if maximize:
-                g = -g
-            if weight_decay != 0 and decoupled:
-                theta = decoupled_decay(theta, lr, weight_decay)
-            elif weight_decay != 0:
-                g = l2_decay(theta, g, weight_decay)
-            return rule(theta, g, *state, **settings)
-
-        prepared = []
-        for block in self._arrange(index, group, gradients, rule):
-            grads = [gradients[i] for i in block.indices]
-            if grads[0] is None:  # then all are
-                continue
-            # Without a count in its state, torch tells the first step from the others.
-            step = block.number("step") + 1 if "step" in self.numbers else 2 - block.fresh
-            if "step" in hyperparameters(rule):
-                settings["step"] = step
-            state = [block.number(n) if n in self.numbers else None for n in variables]
-            key = (rule, maximize, decoupled, weight_decay, lr, *state, *settings.values())
-            recording = self._recordings.get(key) or known.get(key)
-            if recording is None:
-                recording = record(update, None, None, *state)
-            self._recordings[key] = recording
-            numbers = dict(
-                zip([n for n in variables if n in self.numbers], recording.floats, strict=True)
-            )
-            if "step" in self.numbers:
-                numbers["step"] = step
-            prepared.append((block, recording, names, numbers, grads))
-        return prepared
-
-    def _arrange(
-        self, index: int, group: dict[str, Any], gradients: Gradients, rule: Rule
-    ) -> list[Block]:
-        """The group's blocks, of which none has only some of its gradients."""
-        params, state = group["params"], self.state
-        memory = {self.memory[v]: self.start(rule, v, group) for v in starts(rule)}
-        numbers = {name: memory.pop(name, 0.0) for name in self.numbers}
-        seen, blocks = self._blocks.get(index, ([], []))
-        same = len(seen) == len(params) and all(map(is_, seen, params))
-        kept, dropped = [], []
-        for block in blocks:
-            absent = sum(gradients[i] is None for i in block.indices) if same else 0
-            whole = absent == len(block.params) or (absent == 0 and block.fits(state, memory))
-            (kept if same and whole else dropped).append(block)
-        placed = sum(len(block.indices) for block in kept)
-        if placed == len(params):
-            return blocks
-        taken = {i for block in kept for i in block.indices}
-        rest = [i for i, g in enumerate(gradients) if g is not None and i not in taken]
-        if not rest and not dropped:
-            return blocks
-        # Parameters that were apart stay so: else those that come and go would move every time.
-        origin = {p: number for number, block in enumerate(dropped) for p in block.params}
-        for block in dropped:
-            block.release()
-
-        def past(p: Tensor) -> tuple[Any, ...]:
-            entry = state.get(p, {})
-            counted = [float(entry.get(name, start)) for name, start in numbers.items()]
-            return origin.get(p), *counted, *(entry.get(name) is None for name in memory)
-
-        made = [
-            Block(indices, [params[i] for i in indices], state, memory, numbers, self._pool)
-            for indices in partition(params, rest, past)
-        ]
-        self._blocks[index] = (list(params), [*kept, *made])
-        return self._blocks[index][1]
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Load a checkpoint of this optimizer or of torch's namesake.
-
-        As in torch, state takes its parameter's dtype; but that of a half-precision parameter
-        stays in float32, where torch's loader alone would round it.
-
-        Raises:
-            TypeError: a hyperparameter of the wrong kind.
-            ValueError: a hyperparameter out of range, or state that does not fit; nothing has
-                been changed then.
-        """
-        final: dict[str, Any] = {}
-
-        def check(_: Any, saved: dict[str, Any]) -> None:
-            self._check_saved(saved)
-            final.update(saved)
-
-        # Hooks, so that users' own run before: the check sees the state dict that they made.
-        hooks = [
-            self.register_load_state_dict_pre_hook(check),
-            self.register_load_state_dict_post_hook(lambda _: self._restore(final), prepend=True),
-        ]
-        try:
-            super().load_state_dict(state_dict)
-        finally:
-            for hook in hooks:
-                hook.remove()
-
-    def _check_saved(self, saved: dict[str, Any]) -> None:
-        for number, group in enumerate(saved["param_groups"]):
-            self._check_numbered(group, number)
-        for index, p in self._numbered(saved):
-            state = saved["state"].get(index, {})
-            if not isinstance(state, dict):
-                raise ValueError(f"state of parameter {index} must be a dict, got {state!r}")
-            for name in self._memory():
-                value = state.get(name)
-                if value is not None and getattr(value, "shape", None) != p.shape:
-                    shape = tuple(getattr(value, "shape", ())) or value
-                    raise ValueError(
-                        f"{name} of parameter {index} must have shape {tuple(p.shape)}, got {shape}"
-                    )
-
-    def _restore(self, saved: dict[str, Any]) -> None:
-        for group in self.param_groups:
-            for name, default in self.defaults.items():
-                group.setdefault(name, default)
-        for index, p in self._numbered(saved):
-            if working(p.dtype) != p.dtype:
-                for name in self._memory():
-                    value = saved["state"].get(index, {}).get(name)
-                    if value is not None:
-                        self.state[p][name] = value.to(p.device, torch.float32, copy=True)
-
-    def _memory(self) -> list[str]:
-        """Names of the state that has a parameter's shape."""
-        return [name for name in self.memory.values() if name not in self.numbers]
-
-    def _numbered(self, saved: dict[str, Any]) -> list[tuple[int, Tensor]]:
-        """Each parameter with its number in a state dict; torch refuses counts that differ."""
-        numbers = [index for group in saved["param_groups"] for index in group["params"]]
-        parameters = [p for group in self.param_groups for p in group["params"]]
-        return list(zip(numbers, parameters, strict=False))
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**super().__getstate__(), "compile": self.compile}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)
-        self._arrange_anew()
-
-    def _arrange_anew(self) -> None:
-        self._blocks: dict[int, tuple[list[Tensor], list[Block]]] = {}
-        self._pool: dict[Any, Tensor] = {}
-        self._recordings: dict[Any, Recording] = {}
-
     def _refuse_sparse(self, gradients: list[Gradients]) -> None:
         for number, (group, grads) in enumerate(zip(self.param_groups, gradients, strict=True)):
+            try:
+                if {*map(LAYOUT, grads)} <= {torch.strided}:
+                    continue
+            except AttributeError:  # of one that is None
+                pass
             for index, g in enumerate(grads):
                 if g is not None and g.layout is not torch.strided:
                     names = group.get("param_names")
@@ -316,3 +170,88 @@ class Engine(torch.optim.Optimizer, abc.ABC):
                         f"{names[index] if names else index} of group {number} "
                         f"has one of layout {g.layout}"
                     )
+
+    def _prepare(
+        self, index: int, group: dict[str, Any], gradients: Gradients
+    ) -> list[tuple[Block, tuple[Any, ...]]]:
+        """What each block of a group is to do: nothing has moved yet."""
+        values = [group[name] for name in self.defaults]
+        binding = self._bindings.get(index)
+        if binding is None or binding.values != values:
+            binding = self._bindings[index] = Binding(self, group, values, self._recorders)
+            self._arrangements.setdefault(index, Arrangement())
+        blocks = self._arrangements[index].fit(
+            group["params"], gradients, self.state, binding.memory, binding.numbers, self._pool
+        )
+        prepared = []
+        for block in blocks:
+            grads = [gradients[i] for i in block.indices]
+            if grads[0] is not None:  # else none is there
+                prepared.append((block, (*binding.record(block), grads)))
+        return prepared
+
+
+class Binding:
+    """A parameter group's rule with its hyperparameters, as long as these stay what they are."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        group: dict[str, Any],
+        values: list[Any],
+        recorders: dict[Any, Recorder],
+    ) -> None:
+        rule, settings = engine.bind(group)
+        start = {engine.memory[v]: engine.start(rule, v, group) for v in starts(rule)}
+        self.numbers = {name: start.get(name, 0.0) for name in engine.numbers}
+        self.memory = {name: first for name, first in start.items() if name not in self.numbers}
+        self.names = [*self.memory]
+        self.counted = [name for name in start if name in self.numbers]
+        weight_decay, decoupled = group["weight_decay"], group.get("decoupled_weight_decay", False)
+        move: Rule = functools.partial(
+            _move, rule, group["maximize"], decoupled and weight_decay != 0, weight_decay != 0
+        )
+        settings = {"rate": group["lr"], "decay": weight_decay, **settings}
+        self.settings = {name: float(value) for name, value in settings.items()}
+        self.stepped = "step" in hyperparameters(rule)
+        form = move.args
+        if form not in recorders:
+            recorders[form] = Recorder(move, [name in self.memory for name in start])
+        self.recorder = recorders[form]
+        # A tensor may change and stay the same object: then nothing equals these values.
+        lasting = not any(isinstance(v, Tensor) for v in (*values, *group.get("betas", ())))
+        self.values = values if lasting else None
+
+    def record(self, block: Block) -> tuple[Recording, list[str], dict[str, float]]:
+        """What to do with a block, the names of its state, and what its numbers become."""
+        # Without a count in its state, torch tells the first step from the others.
+        step = block.number("step") + 1 if "step" in self.numbers else 2.0 - block.fresh
+        if self.stepped:
+            self.settings["step"] = step
+        recording = self.recorder([block.number(name) for name in self.counted], self.settings)
+        counted = dict(zip(self.counted, recording.floats, strict=True))
+        if "step" in self.numbers:
+            counted["step"] = step
+        return recording, self.names, counted
+
+
+def _move(
+    rule: Rule,
+    maximize: bool,
+    decoupled: bool,
+    decayed: bool,
+    theta: Any,
+    g: Any,
+    *state: Any,
+    rate: Any,
+    decay: Any,
+    **settings: Any,
+) -> tuple[Any, ...]:
+    """A rule with what every optimizer may have before it."""
+    if maximize:
+        g = -g
+    if decoupled:
+        theta = decoupled_decay(theta, rate, decay)
+    elif decayed:
+        g = l2_decay(theta, g, decay)
+    return rule(theta, g, *state, **settings)

@@ -49,7 +49,7 @@ def check_range(name: str, value: Any, allowed: str) -> None:
 
 
 def check_pair(name: str, value: Any, allowed: str) -> None:
-    """Raise unless ``value`` is two numbers, each inside ``allowed``, as for :func:`check_range`."""
+    """Raise unless ``value`` is two numbers inside ``allowed``; see :func:`check_range`."""
     if not isinstance(value, (tuple, list)) or len(value) != 2:
         raise TypeError(f"{name} must be two numbers in {allowed}, got {value!r}")
     for index, number in enumerate(value):

@@ -4,13 +4,16 @@ import functools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+import numpy
 import torch
 from torch import Tensor
 
-from optlab.tape import Program
+from optlab.tape import Operation, Program
+
+Kernel = Callable[..., tuple[()]]
 
 #: Elements that a CPU's cache holds with their state and scratch.
-CHUNK = 2**16
+CHUNK = 2**19
 
 #: Each operation of a tape, as a compiler reads it.
 FORMULAS: dict[str, Callable[..., Tensor]] = {
@@ -54,60 +57,71 @@ class Step(NamedTuple):
     out: int
 
 
-@functools.lru_cache(maxsize=256)
 def schedule(program: Program) -> tuple[tuple[Step, ...], int]:
     """The steps of a program in place, and how many scratch tensors they need.
 
-    A result that is new state goes where the old one lies as soon as nothing reads that any more;
-    other results go to scratch tensors, which are used again.
+    New state goes where the old one lies as soon as nothing reads that any more, and so does what
+    is on the way to it; other results go to scratch tensors, which are used again.
     """
-    inputs, operations, outputs = program
+    inputs, operations, outputs = program.inputs, program.operations, program.outputs
     homes = (0, *range(2, inputs))  # the parameter and the state; place 1 is the gradient
     last = {place: at for at, (_, operands, _) in enumerate(operations) for place in operands}
     last.update(dict.fromkeys(outputs, len(operations)))
     home = {result: home for result, home in zip(outputs, homes, strict=True) if result >= inputs}
+    written = {home: result - inputs for result, home in home.items()}
     place, free, count = {i: i for i in range(inputs)}, [], inputs
     steps = []
     for at, (name, operands, number) in enumerate(operations):
-        read = tuple(place[operand] for operand in operands)
-        free += [place[o] for o in {*operands} if last[o] == at and place[o] >= inputs]
-        result = inputs + at
+        result, read = inputs + at, tuple(place[operand] for operand in operands)
+        over = {place[operand] for operand in operands if last[operand] == at}
+        free += [spot for spot in over if spot >= inputs]
+        passed = [spot for spot in over if last[result] <= written.get(spot, -1)]
         if result in home and last.get(home[result], -1) <= at:
-            place[result] = home[result]
+            spot = home[result]
+        elif passed:
+            spot = passed[0]
         elif free:
-            place[result] = free.pop()
+            spot = free.pop()
         else:
-            place[result], count = count, count + 1
-        steps.append(Step(IN_PLACE[name], read, number, place[result]))
+            spot, count = count, count + 1
+        place[result] = spot
+        steps.append(Step(IN_PLACE[name], read, number, spot))
     for result, target in zip(outputs, homes, strict=True):
         if place[result] != target:
             steps.append(Step(IN_PLACE["copy"], (place[result],), -1, target))
     return tuple(steps), count - inputs
 
 
-def run(program: Program, numbers: Sequence[float], tensors: Sequence[Sequence[Tensor]]) -> None:
+def run(program: Program, numbers: Sequence[float], tensors: Sequence[Tensor]) -> None:
     """Run a program in place.
 
     Args:
         program: what to do.
         numbers: its numbers.
-        tensors: of each chunk, parameter, gradient and state, of one shape; all but the gradient
-            are changed.  A parameter of half precision is computed in float32.
+        tensors: parameter, gradient and state, of one shape; all but the gradient are changed.
+            A parameter of half precision is computed in float32.
     """
-    steps, count = schedule(program)
-    first = tensors[0][0]
-    dtype = working(first.dtype)
-    scratch = [torch.empty_like(first, dtype=dtype) for _ in range(count)]
-    for theta, g, *state in tensors:
-        if theta.shape != first.shape:
-            scratch = [tensor[: len(theta)] for tensor in scratch]
-        work = theta.to(dtype)
-        places = [work, g.to(dtype), *state, *scratch]
+    if "schedule" not in program.kept:
+        program.kept["schedule"] = schedule(program)
+    steps, count = program.kept["schedule"]
+    theta, size = tensors[0], CHUNK
+    if theta.dim() != 1 or theta.device.type != "cpu" or len(steps) == 1:
+        size = theta.numel()  # nothing would be read twice from the cache, or it has no such cache
+    if theta.numel() > size:
+        chunks = zip(*(tensor.split(size) for tensor in tensors), strict=True)
+    else:
+        chunks = iter([tensors])
+    scratch: list[Tensor] = []
+    for theta, g, *state in chunks:
+        work = theta.to(working(theta.dtype))
+        if not scratch or scratch[0].shape != theta.shape:
+            scratch = [torch.empty_like(work) for _ in range(count)]
+        places = [work, g.to(work.dtype), *state, *scratch]
         for operation, operands, number, out in steps:
-            read = [places[i] for i in operands]
-            if number >= 0:
-                read.append(numbers[number])  # type: ignore[arg-type]
-            operation(*read, out=places[out])
+            if number < 0:
+                operation(*[places[i] for i in operands], out=places[out])
+            else:
+                operation(*[places[i] for i in operands], numbers[number], out=places[out])
         if work is not theta:
             theta.copy_(work)
 
@@ -121,26 +135,37 @@ def apply(program: Program, numbers: Sequence[Any], tensors: Sequence[Tensor]) -
     return [places[i] for i in program.outputs]
 
 
-@functools.lru_cache(maxsize=256)
-def compiled(
-    program: Program, dtype: torch.dtype, device: torch.device
-) -> Callable[..., tuple[()]]:
-    """One kernel for a program, for flat tensors of any length.
+def run_compiled(program: Program, numbers: Sequence[float], tensors: Sequence[Tensor]) -> None:
+    """Run a program as one kernel, which serves flat tensors of any length and any numbers.
 
     Args:
         program: what to do.
-        dtype: that of parameter and gradient; half precision is computed in float32.
-        device: where they lie.
-
-    Returns:
-        A function of the numbers (one tensor), parameter, gradient and state, which changes
-        parameter and state.  The numbers are an input, so a new learning rate needs no new kernel.
+        numbers: its numbers.
+        tensors: as for :func:`run`, each of one dimension.
     """
+    key = tensors[0].dtype, tensors[0].device
+    if key not in program.kept:
+        kernel = _compile(program.inputs, program.operations, program.outputs, *key)
+        room = numpy.zeros(max(len(numbers), 1), str(working(key[0])).removeprefix("torch."))
+        program.kept[key] = kernel, room, torch.from_numpy(room)
+    kernel, room, slots = program.kept[key]
+    room[: len(numbers)] = numbers
+    kernel(slots.to(key[1]), *tensors)
+
+
+@functools.lru_cache(maxsize=256)
+def _compile(
+    inputs: int,
+    operations: tuple[Operation, ...],
+    outputs: tuple[int, ...],
+    dtype: torch.dtype,
+    device: torch.device,
+) -> Kernel:
     # Imported here: the compiler takes a second that only those who use it should spend.
     from torch._inductor import standalone_compile
     from torch.fx.experimental.proxy_tensor import make_fx
 
-    work = working(dtype)
+    program, work = Program(inputs, operations, outputs), working(dtype)
 
     def kernel(numbers: Tensor, theta: Tensor, g: Tensor, *state: Tensor) -> tuple[()]:
         results = apply(program, numbers.unbind(), [theta.to(work), g.to(work), *state])
@@ -148,10 +173,9 @@ def compiled(
             old.copy_(new)
         return ()
 
-    count = max((number for _, _, number in program.operations), default=-1) + 1
+    count = max((number for _, _, number in operations), default=-1) + 1
     # A length at which the kernel is worth several threads; it serves every other length too.
-    examples = [torch.ones(max(count, 1), dtype=work, device=device)]
-    examples += [torch.ones(CHUNK, dtype=dtype, device=device) for _ in range(2)]
-    examples += [torch.ones(CHUNK, dtype=work, device=device) for _ in range(program.inputs - 2)]
+    shapes = [(count or 1, work), *[(2**16, dtype)] * 2, *[(2**16, work)] * (inputs - 2)]
+    examples = [torch.ones(size, dtype=kind, device=device) for size, kind in shapes]
     graph = make_fx(kernel, tracing_mode="symbolic")(*examples)
     return standalone_compile(graph, examples, dynamic_shapes="from_graph")

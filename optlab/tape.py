@@ -11,35 +11,48 @@ kernel takes the numbers as an input, and never needs to be compiled again for t
 """
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
+
+import torch.fx
 
 Operation = tuple[str, tuple[int, ...], int]  # its name, its operands' places, its number's place
 
 
-class Program(NamedTuple):
-    """Operations on numbered tensors: first ``inputs`` of them are given, each operation adds one.
+class Program:
+    """Operations on numbered tensors: ``inputs`` of them are given, each operation adds one.
 
     Attributes:
         inputs: how many tensors are given: the parameter, its gradient, its state.
         operations: in order.
         outputs: which tensors are the new parameter and the new state.
+        kept: what :mod:`optlab.kernels` has made of it.
     """
 
-    inputs: int
-    operations: tuple[Operation, ...]
-    outputs: tuple[int, ...]
+    __slots__ = ("inputs", "kept", "operations", "outputs")
+
+    def __init__(
+        self, inputs: int, operations: Sequence[Operation], outputs: Sequence[int]
+    ) -> None:
+        self.inputs = inputs
+        self.operations = tuple(operations)
+        self.outputs = tuple(outputs)
+        self.kept: dict[Any, Any] = {}
+
+    def same(self, other: "Program") -> bool:
+        """Whether the two do the same."""
+        return (self.operations, self.outputs) == (other.operations, other.outputs)
 
 
 class Recording(NamedTuple):
     """A program, the numbers that it takes in this step, and what the rule made of plain floats."""
 
     program: Program
-    numbers: tuple[float, ...]
-    floats: tuple[float, ...]
+    numbers: Sequence[float]
+    floats: Sequence[float]
 
 
-def record(rule: Callable[..., Sequence[Any]], *operands: float | None) -> Recording:
+def record(rule: Callable[..., Sequence[Any]], *operands: Any) -> Recording:
     """Run a rule of ``(theta, g, *state)`` and keep what it does.
 
     Args:
@@ -52,47 +65,107 @@ def record(rule: Callable[..., Sequence[Any]], *operands: float | None) -> Recor
     >>> record(lambda theta, g: (theta - 0.1 * g,), None, None).program.operations
     (('add', (0, 1), 0),)
     """
-    tape = _Tape()
-    given: list[Any] = []
-    for operand in operands:
-        if operand is None:
-            given.append(Term(tape, tape.count))
-            tape.count += 1
-        else:
-            given.append(operand)
-    inputs = tape.count
-    results = rule(*given)
-    wanted = [given[0], *given[2:]]
+    tape = Tape(operands.count(None))
+    places = iter(range(tape.inputs))
+    given = [Term(tape, next(places)) if number is None else number for number in operands]
     outputs, floats = [], []
-    for place, (old, new) in enumerate(zip(wanted, results, strict=True)):
-        if isinstance(old, Term) is not isinstance(new, Term):
-            raise TypeError(
-                f"the rule must return a tensor for a tensor, result {place} is {new!r}"
-            )
-        if not isinstance(new, Term):
-            floats.append(float(new))
-        elif new.node is not old.node and new.scale is None and new.node in range(inputs):
-            outputs.append(tape.emit("scale", new.value(), number=1.0))  # one state into another
+    for old, new in zip((given[0], *given[2:]), rule(*given), strict=True):
+        if type(old) is not Term and type(new) is not Term:
+            floats.append(new)
+        elif type(old) is Term and type(new) is Term:
+            place = new.value()
+            if place < tape.inputs and place != old.node:
+                place = tape.emit("scale", (place,), 1.0)  # one state has become another
+            outputs.append(place)
         else:
-            outputs.append(new.value())
-    program = Program(inputs, tuple(tape.operations), tuple(outputs))
-    return Recording(program, tuple(tape.numbers), tuple(floats))
+            raise TypeError(f"a rule must return a tensor for each tensor, got {new!r}")
+    return Recording(Program(tape.inputs, tape.operations, outputs), tape.numbers, floats)
 
 
-class _Tape:
-    def __init__(self) -> None:
-        self.count = 0
+class Recorder:
+    """Records a rule once, and from then on only computes its numbers.
+
+    The numbers are traced as functions of the hyperparameters.  A rule that branches on these is
+    recorded anew each time.
+
+    Args:
+        rule: takes ``(theta, g, *state)`` and hyperparameters by keyword.
+        state: for each state variable, whether it is a tensor.
+    """
+
+    def __init__(self, rule: Callable[..., Sequence[Any]], state: Sequence[bool]) -> None:
+        self.rule = rule
+        self.state = state
+        self.program: Program | None = None
+        self._function: Callable[..., Any] | None = None
+        self._last: tuple[Any, Recording] | None = None
+
+    def __call__(self, numbers: Sequence[float], settings: dict[str, float]) -> Recording:
+        """The recording for these state variables that are numbers and these hyperparameters."""
+        values = (*numbers, *settings.values())
+        if self._last is not None and self._last[0] == values:
+            return self._last[1]
+        if self.program is None:
+            self._trace(settings)
+        if self._function is None:
+            recording = self._record(iter(numbers), settings)
+            if self.program is not None and self.program.same(recording.program):
+                recording = recording._replace(program=self.program)
+        else:
+            recording = Recording(self.program, *self._function(*values))
+        self.program = recording.program
+        self._last = values, recording
+        return recording
+
+    def _record(self, numbers: Iterator[Any], settings: dict[str, Any]) -> Recording:
+        operands = [None if tensor else next(numbers) for tensor in self.state]
+        return record(functools.partial(self.rule, **settings), None, None, *operands)
+
+    def _trace(self, settings: dict[str, float]) -> None:
+        graph = torch.fx.Graph()
+        tracer = _Tracer(graph)
+
+        def number(name: str) -> torch.fx.Proxy:
+            return torch.fx.Proxy(graph.placeholder(name), tracer)
+
+        state = [number(f"state{i}") for i, tensor in enumerate(self.state) if not tensor]
+        try:
+            recording = self._record(iter(state), {name: number(name) for name in settings})
+        except (torch.fx.proxy.TraceError, TypeError):
+            return  # the rule asks what a number is
+        results = recording.numbers, recording.floats
+        graph.output([[getattr(result, "node", result) for result in part] for part in results])
+        self.program = recording.program
+        self._function = torch.fx.GraphModule({}, graph).forward
+
+
+class _Tracer(torch.fx.proxy.GraphAppendingTracer):
+    """Traces numbers alone: where one meets a term, the term takes over."""
+
+    def create_proxy(self, kind: str, target: Any, args: Any, *rest: Any, **options: Any) -> Any:
+        if any(type(arg) is Term for arg in args):
+            return NotImplemented
+        return super().create_proxy(kind, target, args, *rest, **options)
+
+
+class Tape:
+    """Operations and numbers as a rule makes them; the first ``inputs`` tensors are given."""
+
+    __slots__ = ("inputs", "numbers", "operations")
+
+    def __init__(self, inputs: int) -> None:
+        self.inputs = inputs
         self.operations: list[Operation] = []
         self.numbers: list[float] = []
 
-    def emit(self, name: str, *operands: int, number: float | None = None) -> int:
+    def emit(self, name: str, operands: tuple[int, ...], number: float | None = None) -> int:
+        """Write down an operation; returns the place of its result."""
         place = -1
         if number is not None:
             place = len(self.numbers)
-            self.numbers.append(float(number))
+            self.numbers.append(number)
         self.operations.append((name, operands, place))
-        self.count += 1
-        return self.count - 1
+        return self.inputs + len(self.operations) - 1
 
 
 class Term:
@@ -106,70 +179,63 @@ class Term:
     #: NumPy's numbers must not take a term for an array of one.
     __array_ufunc__ = None
 
-    def __init__(self, tape: _Tape, node: Any, scale: float | None = None) -> None:
+    def __init__(self, tape: Tape, node: Any, scale: float | None = None) -> None:
         self.tape = tape
         self.node = node
         self.scale = scale
 
     def base(self) -> int:
         """The place of the tensor, computed now where it was not."""
-        if isinstance(self.node, tuple):
-            name, a, b = self.node
-            self.node = self.tape.emit(name, a, b)
-        return int(self.node)
+        if type(self.node) is tuple:
+            name, *operands = self.node
+            self.node = self.tape.emit(name, tuple(operands))
+        return self.node  # type: ignore[no-any-return]
 
     def value(self) -> int:
         """The place of the number times the tensor."""
         place = self.base()
         if self.scale is not None:
-            self.node = place = self.tape.emit("scale", place, number=self.scale)
+            self.node = place = self.tape.emit("scale", (place,), self.scale)
             self.scale = None
         return place
 
-    def _new(self, name: str, *operands: int, number: float | None = None) -> "Term":
-        return Term(self.tape, self.tape.emit(name, *operands, number=number))
-
-    def _scaled(self, factor: float) -> "Term":
-        return Term(self.tape, self.node, factor if self.scale is None else self.scale * factor)
-
     def __mul__(self, other: Any) -> "Term":
-        if not isinstance(other, Term):
-            return self._scaled(other)
-        scales = [scale for scale in (self.scale, other.scale) if scale is not None]
-        scale = functools.reduce(lambda a, b: a * b, scales) if scales else None
+        if type(other) is not Term:
+            return Term(self.tape, self.node, other if self.scale is None else self.scale * other)
+        scale = self.scale if other.scale is None else other.scale
+        if self.scale is not None and other.scale is not None:
+            scale = self.scale * other.scale
         return Term(self.tape, ("mul", self.base(), other.base()), scale)
 
     __rmul__ = __mul__
 
     def __truediv__(self, other: Any) -> "Term":
-        if not isinstance(other, Term):
-            return Term(self.tape, self.node, (1.0 if self.scale is None else self.scale) / other)
-        if other.scale == 0:
-            other.value()
         scale = self.scale
+        if type(other) is not Term:
+            return Term(self.tape, self.node, (1.0 if scale is None else scale) / other)
         if other.scale is not None:
             scale = (1.0 if scale is None else scale) / other.scale
         return Term(self.tape, ("div", self.base(), other.base()), scale)
 
     def __rtruediv__(self, other: float) -> "Term":
-        return self._new("reciprocal", self.value())._scaled(other)
+        return Term(self.tape, self.tape.emit("reciprocal", (self.value(),)), other)
 
     def __neg__(self) -> "Term":
-        return self._scaled(-1.0)
+        return Term(self.tape, self.node, -1.0 if self.scale is None else -self.scale)
 
     def __add__(self, other: Any) -> "Term":
-        if not isinstance(other, Term):
-            return self._new("shift", self.value(), number=other)
+        tape = self.tape
+        if type(other) is not Term:
+            return Term(tape, tape.emit("shift", (self.value(),), other))
         x, y = self, other
-        if isinstance(x.node, tuple) and not isinstance(y.node, tuple):
-            x, y = y, x  # a product or quotient that waits is added in one operation
-        elif y.scale is None and not isinstance(y.node, tuple):
-            x, y = y, x  # so is one with a number in front
+        if type(y.node) is not tuple and (type(x.node) is tuple or y.scale is None):
+            # A product or quotient that waits, or a number in front, is taken up by the addition.
+            x, y = y, x
         place, number = x.value(), 1.0 if y.scale is None else y.scale
-        if isinstance(y.node, tuple):
+        if type(y.node) is tuple:
             name, a, b = y.node
-            return self._new(f"addc{name}", place, a, b, number=number)
-        return self._new("add", place, y.node, number=number)
+            return Term(tape, tape.emit(f"addc{name}", (place, a, b), number))
+        return Term(tape, tape.emit("add", (place, y.node), number))
 
     __radd__ = __add__
 
@@ -180,24 +246,24 @@ class Term:
         return -self + other
 
     def __pow__(self, exponent: float) -> "Term":
+        tape = self.tape
         if exponent == 2:
             return self * self
         if exponent != 0.5:
-            return self._new("pow", self.value(), number=exponent)
-        if self.scale is not None and not self.scale > 0:
-            self.value()
-        root = self._new("sqrt", self.base())
-        return root if self.scale is None else root._scaled(self.scale**0.5)
+            return Term(tape, tape.emit("pow", (self.value(),), exponent))
+        if self.scale is None or (isinstance(self.scale, float) and self.scale <= 0):
+            return Term(tape, tape.emit("sqrt", (self.value(),)))
+        return Term(tape, tape.emit("sqrt", (self.base(),)), self.scale**0.5)
 
     def __abs__(self) -> "Term":
-        size = self._new("abs", self.base())
-        return size if self.scale is None else size._scaled(abs(self.scale))
+        size = self.tape.emit("abs", (self.base(),))
+        return Term(self.tape, size, None if self.scale is None else abs(self.scale))
 
     def clip(self, low: Any) -> "Term":
         """What :func:`optlab.rules.maximum` asks of an array."""
-        if isinstance(low, Term):
-            return self._new("maximum", self.value(), low.value())
-        return self._new("clip", self.value(), number=low)
+        if type(low) is Term:
+            return Term(self.tape, self.tape.emit("maximum", (self.value(), low.value())))
+        return Term(self.tape, self.tape.emit("clip", (self.value(),), low))
 
     def __bool__(self) -> bool:
         raise TypeError("a rule must not branch on the entries of a tensor: use maximum()")
