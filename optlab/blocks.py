@@ -5,7 +5,7 @@ small parameters with the same past are packed (:mod:`optlab.packing`), and so i
 large parameter is a block by itself and stays where it is.
 """
 
-from collections.abc import Mapping, MutableMapping, Sequence
+from collections.abc import Mapping, MutableMapping, Sequence, Set
 from itertools import chain
 from operator import is_, itemgetter
 from typing import Any
@@ -97,7 +97,7 @@ class Block:
             return value
         return torch.empty_like(p, dtype=self.dtype, requires_grad=False).copy_(value)
 
-    def fits(self, state: State, names: Sequence[str]) -> bool:
+    def fits(self, state: State, names: Set[str]) -> bool:
         """Whether all of this is still where it was, has that state, and agrees in its numbers."""
         if list(map(Tensor.data_ptr, self.params)) != self.places:
             return False
@@ -108,11 +108,14 @@ class Block:
         try:
             rows = map(itemgetter(*self.names), self.entries)
             pieces = chain.from_iterable(rows) if len(self.names) > 1 else rows
-            known = all(map(is_, pieces, self.pieces))
+            if not all(map(is_, pieces, self.pieces)):
+                return False
         except KeyError:
             return False
-        agreed = all(len(set(each.tolist())) == 1 for each in self.numbers.values())
-        return known and agreed and all(name in self.memory for name in names)
+        for each in self.numbers.values():
+            if len({*each.tolist()}) > 1:
+                return False
+        return self.memory.keys() >= names
 
     def release(self) -> None:
         """Give the parameters memory of their own again, but where somebody has a view of it."""
@@ -181,6 +184,7 @@ class Arrangement:
         self,
         params: Sequence[Tensor],
         grads: Sequence[Tensor | None],
+        complete: bool,
         state: State,
         memory: Mapping[str, float],
         numbers: Mapping[str, float],
@@ -191,16 +195,18 @@ class Arrangement:
         Args:
             params: the group's parameters.
             grads: their gradients.
+            complete: whether all of them are there.
             state, memory, numbers, pool: as for :class:`Block`.
         """
         same = len(self.params) == len(params) and all(map(is_, self.params, params))
-        complete = type(None) not in set(map(type, grads))
         kept, dropped = [], []
         for block in self.blocks:
             absent = 0
             if same and not complete:
                 absent = sum(grads[i] is None for i in block.indices)
-            whole = absent == len(block.params) or (absent == 0 and block.fits(state, [*memory]))
+            whole = absent == len(block.params) or (
+                absent == 0 and block.fits(state, memory.keys())
+            )
             (kept if same and whole else dropped).append(block)
         if not dropped and sum(len(block.params) for block in kept) == len(params):
             return kept

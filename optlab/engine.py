@@ -10,6 +10,7 @@ import abc
 import difflib
 import functools
 from collections.abc import Callable
+from itertools import count
 from operator import attrgetter
 from typing import Any, ClassVar
 
@@ -134,12 +135,12 @@ class Engine(Checkpointed, abc.ABC):
         with torch.no_grad():
             gradients = [[p.grad for p in group["params"]] for group in self.param_groups]
             gradients = self.precondition(gradients)
-            self._refuse_sparse(gradients)
-            updates: list[tuple[Block, tuple[Any, ...]]] = []
+            complete = list(map(self._complete, count(), self.param_groups, gradients))
+            updates: list[Any] = []
             for number, group in enumerate(self.param_groups):
-                updates += self._prepare(number, group, gradients[number])
-            for block, update in updates:
-                block.update(*update, compile=self.compile)
+                updates += self._prepare(number, group, gradients[number], complete[number])
+            for block, recording, names, counted, grads in updates:
+                block.update(recording, names, counted, grads, compile=self.compile)
         return loss
 
     _hooked_step = torch.optim.Optimizer.profile_hook_step(_step)
@@ -155,25 +156,26 @@ class Engine(Checkpointed, abc.ABC):
         """The gradients, group by group; a second-order method gives others."""
         return gradients
 
-    def _refuse_sparse(self, gradients: list[Gradients]) -> None:
-        for number, (group, grads) in enumerate(zip(self.param_groups, gradients, strict=True)):
-            try:
-                if {*map(LAYOUT, grads)} <= {torch.strided}:
-                    continue
-            except AttributeError:  # of one that is None
-                pass
-            for index, g in enumerate(grads):
-                if g is not None and g.layout is not torch.strided:
-                    names = group.get("param_names")
-                    raise ValueError(
-                        f"{type(self).__name__} takes dense gradients; parameter "
-                        f"{names[index] if names else index} of group {number} "
-                        f"has one of layout {g.layout}"
-                    )
+    def _complete(self, number: int, group: dict[str, Any], grads: Gradients) -> bool:
+        """Whether a group's gradients are all there; a sparse one is refused."""
+        try:
+            if {*map(LAYOUT, grads)} <= {torch.strided}:
+                return True
+        except AttributeError:  # of one that is None
+            pass
+        for index, g in enumerate(grads):
+            if g is not None and g.layout is not torch.strided:
+                names = group.get("param_names")
+                raise ValueError(
+                    f"{type(self).__name__} takes dense gradients; parameter "
+                    f"{names[index] if names else index} of group {number} "
+                    f"has one of layout {g.layout}"
+                )
+        return False
 
     def _prepare(
-        self, index: int, group: dict[str, Any], gradients: Gradients
-    ) -> list[tuple[Block, tuple[Any, ...]]]:
+        self, index: int, group: dict[str, Any], grads: Gradients, complete: bool
+    ) -> list[Any]:
         """What each block of a group is to do: nothing has moved yet."""
         values = [group[name] for name in self.defaults]
         binding = self._bindings.get(index)
@@ -181,13 +183,14 @@ class Engine(Checkpointed, abc.ABC):
             binding = self._bindings[index] = Binding(self, group, values, self._recorders)
             self._arrangements.setdefault(index, Arrangement())
         blocks = self._arrangements[index].fit(
-            group["params"], gradients, self.state, binding.memory, binding.numbers, self._pool
+            *(group["params"], grads, complete),
+            *(self.state, binding.memory, binding.numbers, self._pool),
         )
         prepared = []
         for block in blocks:
-            grads = [gradients[i] for i in block.indices]
-            if grads[0] is not None:  # else none is there
-                prepared.append((block, (*binding.record(block), grads)))
+            own = grads if len(block.params) == len(grads) else [grads[i] for i in block.indices]
+            if own[0] is not None:  # else none is there
+                prepared.append((block, *binding.record(block), own))
         return prepared
 
 
@@ -229,7 +232,7 @@ class Binding:
         if self.stepped:
             self.settings["step"] = step
         recording = self.recorder([block.number(name) for name in self.counted], self.settings)
-        counted = dict(zip(self.counted, recording.floats, strict=True))
+        counted = dict(zip(self.counted, recording.floats, strict=True)) if self.counted else {}
         if "step" in self.numbers:
             counted["step"] = step
         return recording, self.names, counted

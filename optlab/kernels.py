@@ -10,7 +10,7 @@ from torch import Tensor
 
 from optlab.tape import Operation, Program
 
-Kernel = Callable[..., tuple[()]]
+Kernel = Callable[[list[Tensor]], Any]
 
 #: Elements that a CPU's cache holds with their state and scratch.
 CHUNK = 2**19
@@ -43,9 +43,12 @@ IN_PLACE: dict[str, Callable[..., Tensor]] = {
 }
 
 
+HALF = (torch.float16, torch.bfloat16)
+
+
 def working(dtype: torch.dtype) -> torch.dtype:
     """What a parameter is computed and its state kept in: half precision in float32."""
-    return torch.float32 if dtype in (torch.float16, torch.bfloat16) else dtype
+    return torch.float32 if dtype in HALF else dtype
 
 
 class Step(NamedTuple):
@@ -101,29 +104,31 @@ def run(program: Program, numbers: Sequence[float], tensors: Sequence[Tensor]) -
         tensors: parameter, gradient and state, of one shape; all but the gradient are changed.
             A parameter of half precision is computed in float32.
     """
+    theta, size = tensors[0], CHUNK
     if "schedule" not in program.kept:
         program.kept["schedule"] = schedule(program)
     steps, count = program.kept["schedule"]
-    theta, size = tensors[0], CHUNK
     if theta.dim() != 1 or theta.device.type != "cpu" or len(steps) == 1:
         size = theta.numel()  # nothing would be read twice from the cache, or it has no such cache
-    if theta.numel() > size:
-        chunks = zip(*(tensor.split(size) for tensor in tensors), strict=True)
-    else:
-        chunks = iter([tensors])
+    if theta.numel() <= size and theta.dtype not in HALF:
+        _run(steps, numbers, [*tensors, *(torch.empty_like(theta) for _ in range(count))])
+        return
     scratch: list[Tensor] = []
-    for theta, g, *state in chunks:
+    for theta, g, *state in zip(*(tensor.split(size) for tensor in tensors), strict=True):
         work = theta.to(working(theta.dtype))
         if not scratch or scratch[0].shape != theta.shape:
             scratch = [torch.empty_like(work) for _ in range(count)]
-        places = [work, g.to(work.dtype), *state, *scratch]
-        for operation, operands, number, out in steps:
-            if number < 0:
-                operation(*[places[i] for i in operands], out=places[out])
-            else:
-                operation(*[places[i] for i in operands], numbers[number], out=places[out])
+        _run(steps, numbers, [work, g.to(work.dtype), *state, *scratch])
         if work is not theta:
             theta.copy_(work)
+
+
+def _run(steps: Sequence[Step], numbers: Sequence[float], places: list[Tensor]) -> None:
+    for operation, operands, number, out in steps:
+        if number < 0:
+            operation(*[places[i] for i in operands], out=places[out])
+        else:
+            operation(*[places[i] for i in operands], numbers[number], out=places[out])
 
 
 def apply(program: Program, numbers: Sequence[Any], tensors: Sequence[Tensor]) -> list[Tensor]:
@@ -150,7 +155,7 @@ def run_compiled(program: Program, numbers: Sequence[float], tensors: Sequence[T
         program.kept[key] = kernel, room, torch.from_numpy(room)
     kernel, room, slots = program.kept[key]
     room[: len(numbers)] = numbers
-    kernel(slots.to(key[1]), *tensors)
+    kernel([slots if key[1].type == "cpu" else slots.to(key[1]), *tensors])
 
 
 @functools.lru_cache(maxsize=256)
@@ -162,7 +167,9 @@ def _compile(
     device: torch.device,
 ) -> Kernel:
     # Imported here: the compiler takes a second that only those who use it should spend.
-    from torch._inductor import standalone_compile
+    from torch._guards import TracingContext, tracing
+    from torch._inductor.compile_fx import compile_fx_inner
+    from torch._inductor.decomposition import select_decomp_table
     from torch.fx.experimental.proxy_tensor import make_fx
 
     program, work = Program(inputs, operations, outputs), working(dtype)
@@ -177,5 +184,8 @@ def _compile(
     # A length at which the kernel is worth several threads; it serves every other length too.
     shapes = [(count or 1, work), *[(2**16, dtype)] * 2, *[(2**16, work)] * (inputs - 2)]
     examples = [torch.ones(size, dtype=kind, device=device) for size, kind in shapes]
-    graph = make_fx(kernel, tracing_mode="symbolic")(*examples)
-    return standalone_compile(graph, examples, dynamic_shapes="from_graph")
+    graph = make_fx(kernel, select_decomp_table(), tracing_mode="symbolic")(*examples)
+    shapes_of = [node.meta["val"] for node in graph.graph.nodes if node.op == "placeholder"]
+    # Not torch.compile(), whose guards cost more at each call than a small network's update.
+    with tracing(TracingContext(shapes_of[0].fake_mode)):
+        return compile_fx_inner(graph, shapes_of)

@@ -65,7 +65,7 @@ def record(rule: Callable[..., Sequence[Any]], *operands: Any) -> Recording:
     >>> record(lambda theta, g: (theta - 0.1 * g,), None, None).program.operations
     (('add', (0, 1), 0),)
     """
-    tape = Tape(operands.count(None))
+    tape = Tape(sum(operand is None for operand in operands))
     places = iter(range(tape.inputs))
     given = [Term(tape, next(places)) if number is None else number for number in operands]
     outputs, floats = [], []
@@ -102,7 +102,7 @@ class Recorder:
 
     def __call__(self, numbers: Sequence[float], settings: dict[str, float]) -> Recording:
         """The recording for these state variables that are numbers and these hyperparameters."""
-        values = (*numbers, *settings.values())
+        values = [*numbers, *settings.values()]
         if self._last is not None and self._last[0] == values:
             return self._last[1]
         if self.program is None:
