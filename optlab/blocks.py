@@ -5,7 +5,7 @@ small parameters with the same past are packed (:mod:`optlab.packing`), and so i
 large parameter is a block by itself and stays where it is.
 """
 
-from collections.abc import Mapping, MutableMapping, Sequence, Set
+from collections.abc import Mapping, MutableMapping, Sequence
 from itertools import chain
 from operator import is_, itemgetter
 from typing import Any
@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.autograd.graph import increment_version
 
 from optlab import kernels
-from optlab.packing import dense, line, pack, partition, real, sole
+from optlab.packing import Gatherer, dense, line, pack, partition, real, sole
 from optlab.tape import Recording
 
 State = MutableMapping[Tensor, dict[str, Any]]
@@ -80,11 +80,8 @@ class Block:
         key, size = (self.theta.device, self.theta.dtype), self.theta.numel()
         if key not in pool or pool[key].numel() < size:
             pool[key] = torch.empty_like(self.theta)
-        gathered = pool[key][:size]
-        parts = gathered.split([p.numel() for p in self.params])
-        shapes = [(p.shape, p.stride()) for p in self.params]
-        self.slots = [part.as_strided(*shape) for part, shape in zip(parts, shapes, strict=True)]
-        self.gathered = line(gathered)
+        self.gather = Gatherer(pool[key][:size], self.params)
+        self.gathered = line(pool[key][:size])
 
     def _seen(self, tensor: Tensor) -> Tensor:
         return line(tensor) if self.flat else real(tensor)
@@ -97,12 +94,12 @@ class Block:
             return value
         return torch.empty_like(p, dtype=self.dtype, requires_grad=False).copy_(value)
 
-    def fits(self, state: State, names: Set[str]) -> bool:
+    def fits(self, state: State, memory: Mapping[str, float]) -> bool:
         """Whether all of this is still where it was, has that state, and agrees in its numbers."""
         if list(map(Tensor.data_ptr, self.params)) != self.places:
             return False
         if not self.names:
-            return not names
+            return not memory
         if not all(map(is_, map(state.get, self.params), self.entries)):
             return False
         try:
@@ -115,7 +112,7 @@ class Block:
         for each in self.numbers.values():
             if len({*each.tolist()}) > 1:
                 return False
-        return self.memory.keys() >= names
+        return self.memory.keys() >= memory.keys()
 
     def release(self) -> None:
         """Give the parameters memory of their own again, but where somebody has a view of it."""
@@ -133,7 +130,7 @@ class Block:
         recording: Recording,
         names: Sequence[str],
         counted: Mapping[str, float],
-        grads: Sequence[Tensor],
+        grads: list[Tensor],
         *,
         compile: bool,
     ) -> None:
@@ -161,9 +158,9 @@ class Block:
             self.numbers[name].fill_(value)
         self.fresh = False
 
-    def _gradient(self, grads: Sequence[Tensor]) -> Tensor:
+    def _gradient(self, grads: list[Tensor]) -> Tensor:
         if self.packed:
-            torch._foreach_copy_(self.slots, list(grads))
+            self.gather(grads)
             return self.gathered
         (p,), (g,) = self.params, grads
         if not self.flat:
@@ -179,51 +176,65 @@ class Arrangement:
     def __init__(self) -> None:
         self.params: list[Tensor] = []
         self.blocks: list[Block] = []
+        self.dropped: list[Block] = []
 
-    def fit(
+    def fits(
         self,
         params: Sequence[Tensor],
         grads: Sequence[Tensor | None],
         complete: bool,
         state: State,
         memory: Mapping[str, float],
-        numbers: Mapping[str, float],
-        pool: MutableMapping[Any, Tensor],
-    ) -> list[Block]:
-        """The blocks; each has all of its gradients, or none.
+    ) -> bool:
+        """Whether each gradient has its block, and each block all of its gradients, or none.
 
         Args:
             params: the group's parameters.
             grads: their gradients.
             complete: whether all of them are there.
-            state, memory, numbers, pool: as for :class:`Block`.
+            state, memory: as for :class:`Block`.
         """
         same = len(self.params) == len(params) and all(map(is_, self.params, params))
-        kept, dropped = [], []
+        kept: list[Block] = []
         for block in self.blocks:
             absent = 0
             if same and not complete:
-                absent = sum(grads[i] is None for i in block.indices)
-            whole = absent == len(block.params) or (
-                absent == 0 and block.fits(state, memory.keys())
-            )
-            (kept if same and whole else dropped).append(block)
-        if not dropped and sum(len(block.params) for block in kept) == len(params):
-            return kept
-        taken = {i for block in kept for i in block.indices}
-        rest = [i for i, g in enumerate(grads) if g is not None and i not in taken]
+                absent = sum([grads[i] is None for i in block.indices])
+            whole = absent == len(block.params) or (absent == 0 and block.fits(state, memory))
+            (kept if same and whole else self.dropped).append(block)
+        self.params, self.blocks = list(params), kept
+        if not self.dropped and sum([len(block.params) for block in kept]) == len(params):
+            return True
+        placed = {i for block in kept for i in block.indices}
+        return all(g is None or i in placed for i, g in enumerate(grads))
+
+    def renew(
+        self,
+        grads: Sequence[Tensor | None],
+        state: State,
+        memory: Mapping[str, float],
+        numbers: Mapping[str, float],
+        pool: MutableMapping[Any, Tensor],
+    ) -> None:
+        """Make blocks for the gradients that have none.
+
+        Args:
+            grads: the group's gradients.
+            state, memory, numbers, pool: as for :class:`Block`.
+        """
         # Parameters that were apart stay so: else those that come and go would move every time.
-        origin = {p: number for number, block in enumerate(dropped) for p in block.params}
-        for block in dropped:
+        origin = {p: number for number, block in enumerate(self.dropped) for p in block.params}
+        for block in self.dropped:
             block.release()
 
         def past(p: Tensor) -> tuple[Any, ...]:
             entry = state.get(p, {})
             counted = [float(entry.get(name, start)) for name, start in numbers.items()]
-            return origin.get(p), *counted, *(entry.get(name) is None for name in memory)
+            return origin.get(p), *counted, *[entry.get(name) is None for name in memory]
 
-        for indices in partition(params, rest, past):
-            chosen = [params[i] for i in indices]
-            kept.append(Block(indices, chosen, state, memory, numbers, pool))
-        self.params, self.blocks = list(params), kept
-        return kept
+        placed = {i for block in self.blocks for i in block.indices}
+        rest = [i for i, g in enumerate(grads) if g is not None and i not in placed]
+        for indices in partition(self.params, rest, past):
+            chosen = [self.params[i] for i in indices]
+            self.blocks.append(Block(indices, chosen, state, memory, numbers, pool))
+        self.dropped = []

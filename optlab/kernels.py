@@ -1,7 +1,7 @@
 """Kernels: a recorded program run on tensors, in place as it stands or compiled."""
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy
@@ -110,25 +110,22 @@ def run(program: Program, numbers: Sequence[float], tensors: Sequence[Tensor]) -
     steps, count = program.kept["schedule"]
     if theta.dim() != 1 or theta.device.type != "cpu" or len(steps) == 1:
         size = theta.numel()  # nothing would be read twice from the cache, or it has no such cache
-    if theta.numel() <= size and theta.dtype not in HALF:
-        _run(steps, numbers, [*tensors, *(torch.empty_like(theta) for _ in range(count))])
-        return
+    chunks: Iterable[Sequence[Tensor]] = [tensors]
+    if theta.numel() > size:
+        chunks = zip(*(tensor.split(size) for tensor in tensors), strict=True)
     scratch: list[Tensor] = []
-    for theta, g, *state in zip(*(tensor.split(size) for tensor in tensors), strict=True):
-        work = theta.to(working(theta.dtype))
+    for theta, g, *state in chunks:
+        work = theta.float() if theta.dtype in HALF else theta
         if not scratch or scratch[0].shape != theta.shape:
             scratch = [torch.empty_like(work) for _ in range(count)]
-        _run(steps, numbers, [work, g.to(work.dtype), *state, *scratch])
+        places = [work, g if work is theta else g.float(), *state, *scratch]
+        for operation, operands, number, out in steps:
+            if number < 0:
+                operation(*[places[i] for i in operands], out=places[out])
+            else:
+                operation(*[places[i] for i in operands], numbers[number], out=places[out])
         if work is not theta:
             theta.copy_(work)
-
-
-def _run(steps: Sequence[Step], numbers: Sequence[float], places: list[Tensor]) -> None:
-    for operation, operands, number, out in steps:
-        if number < 0:
-            operation(*[places[i] for i in operands], out=places[out])
-        else:
-            operation(*[places[i] for i in operands], numbers[number], out=places[out])
 
 
 def apply(program: Program, numbers: Sequence[Any], tensors: Sequence[Tensor]) -> list[Tensor]:

@@ -1,13 +1,16 @@
 """Packing: small tensors moved into one stretch of memory, each still a tensor of its own."""
 
 import itertools
+from collections import Counter
 from collections.abc import Callable, Hashable, Sequence
 
 import torch
 from torch import Tensor
 
 #: Parameters of at most so many elements are packed, in blocks of at most so many.
-SMALL, FULL = 2**15, 2**18
+SMALL, FULL = 2**15, 2**19
+#: From so many tensors with equal rows on, joining them is quicker than copying each.
+RUN = 4
 PLAIN = (Tensor, torch.nn.Parameter)
 #: The references to a storage that only its tensor holds: the tensor's, and that of who asks.
 SOLE = 2
@@ -67,6 +70,11 @@ def line(tensor: Tensor) -> Tensor:
     return real(tensor.as_strided((tensor.numel(),), (1,))).view(-1)
 
 
+def row(tensor: Tensor) -> tuple[int, ...] | None:
+    """The shape of a tensor's rows, where these lie one after the other."""
+    return tuple(tensor.shape[1:]) if tensor.dim() and tensor.is_contiguous() else None
+
+
 def partition(
     params: Sequence[Tensor], indices: Sequence[int], past: Callable[[Tensor], Hashable]
 ) -> list[list[int]]:
@@ -76,15 +84,56 @@ def partition(
         params: a group's parameters.
         indices: those to place.
         past: of a parameter, what must agree in a block.
+
+    Returns:
+        Indices, block by block; those with equal rows side by side, the most frequent first.
     """
     blocks: list[list[int]] = []
     begun: dict[Hashable, list[int]] = {}
+    sizes: dict[Hashable, int] = {}
     for i in indices:
         p = params[i]
         key = (p.device, p.dtype, past(p)) if packable(p) else i
-        size = sum(params[j].numel() for j in begun.get(key, ()))
-        if key not in begun or size + p.numel() > FULL:
-            begun[key] = []
+        if key not in begun or sizes[key] + p.numel() > FULL:
+            begun[key], sizes[key] = [], 0
             blocks.append(begun[key])
         begun[key].append(i)
+        sizes[key] += p.numel()
+    for block in blocks:
+        rows = {i: row(params[i]) for i in block}
+        often = [shape for shape, _ in Counter(rows.values()).most_common()]
+        block.sort(key=lambda i: often.index(rows[i]))
     return blocks
+
+
+class Gatherer:
+    """Copies tensors, such as gradients, one after the other into a flat one.
+
+    Args:
+        flat: where to.
+        like: tensors of their shapes and strides, in the order of :func:`partition`.
+    """
+
+    def __init__(self, flat: Tensor, like: Sequence[Tensor]) -> None:
+        self.runs: list[tuple[slice, Tensor]] = []
+        start = place = 0
+        for shape, members in itertools.groupby(like, row):
+            run = list(members)
+            if shape is None or len(run) < RUN:
+                break
+            size = sum(tensor.numel() for tensor in run)
+            self.runs.append((slice(start, start + len(run)), flat[place:][:size].view(-1, *shape)))
+            start, place = start + len(run), place + size
+        self.rest = slice(start, None)
+        parts = flat[place:].split([tensor.numel() for tensor in like[start:]])
+        self.slots = [
+            part.as_strided(tensor.shape, tensor.stride())
+            for part, tensor in zip(parts, like[start:], strict=True)
+        ]
+
+    def __call__(self, tensors: list[Tensor]) -> None:
+        """Copy; the tensors' own strides do not matter."""
+        for run, out in self.runs:
+            torch.cat(tensors[run], out=out)
+        if self.slots:
+            torch._foreach_copy_(self.slots, tensors[self.rest])

@@ -107,7 +107,7 @@ class Recorder:
             return self._last[1]
         if self.program is None:
             self._trace(settings)
-        if self._function is None:
+        if self._function is None or self.program is None:
             recording = self._record(iter(numbers), settings)
             if self.program is not None and self.program.same(recording.program):
                 recording = recording._replace(program=self.program)
@@ -240,7 +240,8 @@ class Term:
     __radd__ = __add__
 
     def __sub__(self, other: Any) -> "Term":
-        return self + -other
+        difference: Term = self + -other
+        return difference
 
     def __rsub__(self, other: float) -> "Term":
         return -self + other

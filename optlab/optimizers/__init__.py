@@ -1,0 +1,27 @@
+"""First-order optimizers, in order of complexity: each names its rule, its ranges and its state.
+
+Names, keywords, defaults and numbers are those of ``torch.optim``, and a ``state_dict`` of either
+loads into the other.  Beside what each names itself, all take these:
+
+``params``
+    tensors to optimise, or dicts of parameter groups.
+``lr``
+    the learning rate (eta), in [0, inf); a float or a tensor of one element.
+``weight_decay``
+    in [0, inf): its product with the parameter is added to the gradient; where the decay is
+    decoupled, its product with ``lr`` is the share that a step takes off the parameter.
+``maximize``
+    step along the gradient instead of against it.
+``compile``
+    run each rule as one kernel, made at the first step; the numbers agree but for rounding.
+
+They raise a ValueError for a value out of its range, for no parameters and, at a step, for a sparse
+gradient; a TypeError for a misspelt keyword or a value of the wrong kind.  The rules, in
+:mod:`optlab.rules`, name their papers.
+"""
+
+from optlab.optimizers.adam import Adam, Adamax, AdamW, NAdam, RAdam
+from optlab.optimizers.adaptive import Adadelta, Adagrad, RMSprop
+from optlab.optimizers.sgd import SGD
+
+__all__ = ["SGD", "Adadelta", "Adagrad", "Adam", "AdamW", "Adamax", "NAdam", "RAdam", "RMSprop"]
