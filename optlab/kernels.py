@@ -12,8 +12,8 @@ from optlab.tape import Operation, Program
 
 Kernel = Callable[[list[Tensor]], Any]
 
-#: Elements that a CPU's cache holds with their state and scratch.
-CHUNK = 2**19
+#: Elements at a time: scratch stays small beside the parameters, and calls stay few.
+CHUNK = 2**22
 
 #: Each operation of a tape, as a compiler reads it.
 FORMULAS: dict[str, Callable[..., Tensor]] = {
@@ -104,15 +104,13 @@ def run(program: Program, numbers: Sequence[float], tensors: Sequence[Tensor]) -
         tensors: parameter, gradient and state, of one shape; all but the gradient are changed.
             A parameter of half precision is computed in float32.
     """
-    theta, size = tensors[0], CHUNK
     if "schedule" not in program.kept:
         program.kept["schedule"] = schedule(program)
     steps, count = program.kept["schedule"]
-    if theta.dim() != 1 or theta.device.type != "cpu" or len(steps) == 1:
-        size = theta.numel()  # nothing would be read twice from the cache, or it has no such cache
+    theta = tensors[0]
     chunks: Iterable[Sequence[Tensor]] = [tensors]
-    if theta.numel() > size:
-        chunks = zip(*(tensor.split(size) for tensor in tensors), strict=True)
+    if theta.numel() > CHUNK and theta.dim() == 1 and (count or theta.dtype in HALF):
+        chunks = zip(*(tensor.split(CHUNK) for tensor in tensors), strict=True)
     scratch: list[Tensor] = []
     for theta, g, *state in chunks:
         work = theta.float() if theta.dtype in HALF else theta
