@@ -10,18 +10,24 @@ from pathlib import Path
 from typing import Any
 
 RESULTS = Path(__file__).parent / "results"
+VERDICTS = {True: "holds", False: "DOES NOT HOLD", None: "reported"}
 
 
-def row(bar: str, measured: Sequence[float], limit: float) -> dict[str, Any]:
-    """The median of what was measured, against the limit that it must stay below."""
-    value = statistics.median(measured)
+def row(
+    bar: str, measured: Sequence[float], limit: float | None, *, at_most: bool = False
+) -> dict[str, Any]:
+    """The median of what was measured, against the limit that it must stay below.
+
+    With ``at_most`` it may reach the limit.  Without a limit it is only reported.
+    """
+    value = float(f"{statistics.median(measured):.6g}")
     quarters = statistics.quantiles(measured, n=4) if len(measured) > 1 else [value] * 3
     return {
         "bar": bar,
-        "value": round(value, 4),
+        "value": value,
         "limit": limit,
-        "holds": value < limit,
-        "spread": round(quarters[2] - quarters[0], 4),
+        "holds": None if limit is None else value <= limit if at_most else value < limit,
+        "spread": float(f"{quarters[2] - quarters[0]:.4g}"),
         "spread_is": f"interquartile range of {len(measured)}",
         "command": "make bench",
         "hardware": processor(),
@@ -30,15 +36,18 @@ def row(bar: str, measured: Sequence[float], limit: float) -> dict[str, Any]:
     }
 
 
-def write(topic: str, rows: list[dict[str, Any]]) -> None:
-    """Write ``results/TOPIC.json``, and say what it holds."""
-    RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / f"{topic}.json"
+def write(topic: str, rows: list[dict[str, Any]], table: str = "", folder: Path = RESULTS) -> None:
+    """Write ``TOPIC.json``, and say what it holds, row by row or in a table."""
+    folder.mkdir(exist_ok=True)
+    path = folder / f"{topic}.json"
     partial = path.with_suffix(".partial")
     partial.write_text(json.dumps(rows, indent=1) + "\n", "utf-8")
     partial.replace(path)
+    if table:
+        print(table)
+        return
     for entry in rows:
-        verdict = "holds" if entry["holds"] else "DOES NOT HOLD"
+        verdict = VERDICTS[entry["holds"]]
         print(f"{entry['bar']}: {entry['value']} (limit {entry['limit']}), {verdict}")
 
 
