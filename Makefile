@@ -51,6 +51,7 @@ assets: env ## fetch the scripts that the pages serve (MathJax, widgets)
 	@$(BIN)/python -m book.extensions.assets
 
 bench: env ## measure what the project promises, into benchmarks/results/
+	$(BIN)/python benchmarks/speed.py
 	$(BIN)/python benchmarks/import_time.py
 	$(BIN)/python benchmarks/book_time.py
 
