@@ -47,8 +47,8 @@ class Block:
         self.dtype = kernels.working(params[0].dtype)
         self.names = (*memory, *numbers)
         self.entries = [state[p] for p in params] if self.names else []
-        past = [entry.get(name) for entry in self.entries for name in memory]
-        self.fresh = all(value is None for value in past)
+        values = [entry.get(name) for entry in self.entries for name in memory]
+        self.fresh = all(value is None for value in values)
         self.theta = params[0].detach()
         if self.packed:
             self.theta, pieces = pack(params, params[0].dtype)
