@@ -3,7 +3,7 @@
 A rule takes the parameter ``theta``, its gradient ``g`` and its state, then the hyperparameters
 by keyword; it returns the new parameter and the new state as a tuple.  State starts at zero, or
 at the default that the rule gives it.  Rules use operators and :func:`maximum` alone, so the same
-function runs on Python floats, NumPy arrays and torch tensors, compiled by :mod:`optlab.tape`,
+function runs on Python floats, NumPy arrays and torch tensors, compiled by :mod:`optlab.engine`,
 and, translated by :mod:`optlab.widgets.javascript`, in a browser.
 
 The symbols are the chapters': ``theta`` parameter, ``g`` gradient, ``lr`` the learning rate (eta),

@@ -5,10 +5,10 @@ from typing import Any, ClassVar
 from torch import Tensor, full_like, tensor
 
 from optlab import rules
-from optlab.binding import Bound
 from optlab.engine import Engine, settings
+from optlab.engine.binding import Bound
+from optlab.engine.kernels import working
 from optlab.errors import strict_keywords
-from optlab.kernels import working
 
 
 @strict_keywords

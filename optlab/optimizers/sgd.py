@@ -5,8 +5,8 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from optlab import rules
-from optlab.binding import Bound
 from optlab.engine import Engine, settings
+from optlab.engine.binding import Bound
 from optlab.errors import strict_keywords
 
 

@@ -8,7 +8,7 @@ import numpy
 import torch
 from torch import Tensor
 
-from optlab.tape import Operation, Program
+from optlab.engine.tape import Operation, Program
 
 Kernel = Callable[[list[Tensor]], Any]
 

@@ -7,7 +7,7 @@ a tensor becomes an operation of a :class:`Recording`.  A term carries a number 
 
 The operations stay the same from step to step, and only the numbers change: that is why a compiled
 kernel takes the numbers as an input, and never needs to be compiled again for them.
-:mod:`optlab.kernels` runs what is recorded here.
+:mod:`optlab.engine.kernels` runs what is recorded here.
 """
 
 import functools
@@ -26,7 +26,7 @@ class Program:
         inputs: how many tensors are given: the parameter, its gradient, its state.
         operations: in order.
         outputs: which tensors are the new parameter and the new state.
-        kept: what :mod:`optlab.kernels` has made of it.
+        kept: what :mod:`optlab.engine.kernels` has made of it.
     """
 
     __slots__ = ("inputs", "kept", "operations", "outputs")

@@ -6,10 +6,10 @@ from typing import Any
 
 from torch import Tensor
 
-from optlab.blocks import Block
+from optlab.engine.blocks import Block
+from optlab.engine.tape import Recorder, Recording
 from optlab.rules import Rule, decoupled_decay, l2_decay
 from optlab.signatures import hyperparameters
-from optlab.tape import Recorder, Recording
 
 #: A rule, and the hyperparameters to call it with.
 Bound = tuple[Rule, dict[str, Any]]

@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from optlab.kernels import working
+from optlab.engine.kernels import working
 
 
 class Checkpointed(torch.optim.Optimizer):

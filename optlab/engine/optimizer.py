@@ -1,9 +1,7 @@
-"""The engine: one ``torch.optim.Optimizer`` that runs any rule of :mod:`optlab.rules`.
+"""The ``torch.optim.Optimizer`` that all optimizers here are.
 
 A step is ``evaluate`` (the closure), ``precondition`` (the whole model's gradients), then the
-update: the rule is recorded (:mod:`optlab.tape`) and runs on blocks of parameters
-(:mod:`optlab.blocks`).  An optimizer names its hyperparameters' ranges and its state, and binds a
-parameter group to a rule; the rest is here.
+update, block by block.
 """
 
 import abc
@@ -17,13 +15,13 @@ import torch
 from torch import Tensor
 from torch.optim import optimizer as torchs
 
-from optlab.binding import Binding, Bound
-from optlab.blocks import Arrangement
-from optlab.checkpoints import Checkpointed
+from optlab.engine.binding import Binding, Bound
+from optlab.engine.blocks import Arrangement
+from optlab.engine.checkpoints import Checkpointed
+from optlab.engine.tape import Recorder
 from optlab.errors import check_flag, check_pair, check_range, nearest
 from optlab.rules import Rule
 from optlab.signatures import starts
-from optlab.tape import Recorder
 
 #: So near to a hyperparameter's name that it must be a slip; schedulers' own keys are not.
 SLIP = 0.85

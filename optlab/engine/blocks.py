@@ -1,8 +1,8 @@
 """Blocks: parameters of one group that are updated in one go, as one flat tensor.
 
 A network has many small tensors, and calling an operation costs more than it computes there.  So
-small parameters with the same past are packed (:mod:`optlab.packing`), and so is their state.  A
-large parameter is a block by itself and stays where it is.
+small parameters with the same past are packed (:mod:`optlab.engine.packing`), and so is their
+state.  A large parameter is a block by itself and stays where it is.
 """
 
 from collections.abc import Mapping, MutableMapping, Sequence
@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import increment_version
 
-from optlab import kernels
-from optlab.packing import Gatherer, dense, line, pack, partition, real, sole
-from optlab.tape import Recording
+from optlab.engine import kernels
+from optlab.engine.packing import Gatherer, dense, line, pack, partition, real, sole
+from optlab.engine.tape import Recording
 
 State = MutableMapping[Tensor, dict[str, Any]]
 
