@@ -179,7 +179,7 @@ class Engine(Checkpointed, abc.ABC):
         self, index: int, group: dict[str, Any], grads: Gradients, complete: bool
     ) -> list[Any]:
         """What each block of a group is to do: nothing has moved yet."""
-        values = [group[name] for name in self.defaults]
+        values = list(map(group.get, self.defaults))
         binding = self._bindings.get(index)
         if binding is None or binding.values != values:
             bound = self.bind(group)

@@ -26,8 +26,8 @@ class SGD(Engine):
     >>> theta = torch.nn.Parameter(torch.tensor([10.0, 1.0]))
     >>> optimizer = SGD([theta], lr=0.01, momentum=0.9)
     >>> optimizer.step(lambda: (theta**2 @ torch.tensor([0.5, 50.0])).backward())
-    >>> theta.tolist()
-    [9.899999618530273, 0.0]
+    >>> [round(entry, 6) for entry in theta.tolist()]
+    [9.9, 0.0]
     """
 
     ranges: ClassVar = {
