@@ -76,6 +76,8 @@ class Block:
         for entry, *pieces in zip(self.entries, *columns, strict=True):
             entry.update(zip(self.names, pieces, strict=True))
         self.pieces = list(chain.from_iterable(zip(*columns, strict=True)))
+        self._entry = itemgetter(*self.names) if self.names else None
+        self._own = itemgetter(*indices)
 
     def _gather_in(self, pool: MutableMapping[Any, Tensor]) -> None:
         key, size = (self.theta.device, self.theta.dtype), self.theta.numel()
@@ -99,13 +101,13 @@ class Block:
         """Whether all of this is still where it was, has that state, and agrees in its numbers."""
         if list(map(Tensor.data_ptr, self.params)) != self.places:
             return False
-        if not self.names:
+        if self._entry is None:
             return not memory
         if not all(map(is_, map(state.get, self.params), self.entries)):
             return False
         try:
-            rows = map(itemgetter(*self.names), self.entries)
-            pieces = chain.from_iterable(rows) if len(self.names) > 1 else rows
+            found = map(self._entry, self.entries)
+            pieces = chain.from_iterable(found) if len(self.names) > 1 else found
             if not all(map(is_, pieces, self.pieces)):
                 return False
         except KeyError:
@@ -122,6 +124,11 @@ class Block:
                 if p.data_ptr() == place and sole(p):
                     p.data = p.data.clone()
 
+    def pick(self, grads: Sequence[Tensor | None]) -> Sequence[Any]:
+        """The gradients of these parameters among the group's: all, or only None."""
+        own = self._own(grads)
+        return own if self.packed else (own,)
+
     def number(self, name: str) -> float:
         """One of the numbers, the same for all parameters."""
         return self.numbers[name][0].item()
@@ -131,7 +138,7 @@ class Block:
         recording: Recording,
         names: Sequence[str],
         counted: Mapping[str, float],
-        grads: list[Tensor],
+        grads: Sequence[Tensor],
         *,
         compile: bool,
     ) -> None:
@@ -159,9 +166,9 @@ class Block:
             self.numbers[name].fill_(value)
         self.fresh = False
 
-    def _gradient(self, grads: list[Tensor]) -> Tensor:
+    def _gradient(self, grads: Sequence[Tensor]) -> Tensor:
         if self.packed:
-            self.gather(grads)
+            self.gather(tuple(grads))
             return self.gathered
         (p,), (g,) = self.params, grads
         if not self.flat:

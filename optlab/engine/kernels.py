@@ -14,6 +14,8 @@ Kernel = Callable[[list[Tensor]], Any]
 
 #: Elements at a time: scratch stays small beside the parameters, and calls stay few.
 CHUNK = 2**22
+#: More elements than these are worth several threads, as in torch's own operations.
+GRAIN = 2**15
 
 #: Each operation of a tape, as a compiler reads it.
 FORMULAS: dict[str, Callable[..., Tensor]] = {
@@ -143,14 +145,15 @@ def run_compiled(program: Program, numbers: Sequence[float], tensors: Sequence[T
         numbers: its numbers.
         tensors: as for :func:`run`, each of one dimension.
     """
-    key = tensors[0].dtype, tensors[0].device
+    theta = tensors[0]
+    key = theta.dtype, theta.device, theta.numel() > GRAIN
     if key not in program.kept:
         kernel = _compile(program.inputs, program.operations, program.outputs, *key)
         room = numpy.zeros(max(len(numbers), 1), str(working(key[0])).removeprefix("torch."))
         program.kept[key] = kernel, room, torch.from_numpy(room)
     kernel, room, slots = program.kept[key]
     room[: len(numbers)] = numbers
-    kernel([slots if key[1].type == "cpu" else slots.to(key[1]), *tensors])
+    kernel([slots.to(theta.device), *tensors])
 
 
 @functools.lru_cache(maxsize=256)
@@ -160,6 +163,7 @@ def _compile(
     outputs: tuple[int, ...],
     dtype: torch.dtype,
     device: torch.device,
+    large: bool,
 ) -> Kernel:
     # Imported here: the compiler takes a second that only those who use it should spend.
     from torch._guards import TracingContext, tracing
@@ -176,11 +180,14 @@ def _compile(
         return ()
 
     count = max((number for _, _, number in operations), default=-1) + 1
-    # A length at which the kernel is worth several threads; it serves every other length too.
-    shapes = [(count or 1, work), *[(2**16, dtype)] * 2, *[(2**16, work)] * (inputs - 2)]
+    # The kernel serves every length; the compiler takes this one for the usual, and decides by it
+    # whether several threads are worth their start.
+    usual = 2 * GRAIN if large else 64
+    shapes = [(count or 1, work), *[(usual, dtype)] * 2, *[(usual, work)] * (inputs - 2)]
     examples = [torch.ones(size, dtype=kind, device=device) for size, kind in shapes]
     graph = make_fx(kernel, select_decomp_table(), tracing_mode="symbolic")(*examples)
     shapes_of = [node.meta["val"] for node in graph.graph.nodes if node.op == "placeholder"]
     # Not torch.compile(), whose guards cost more at each call than a small network's update.
     with tracing(TracingContext(shapes_of[0].fake_mode)):
-        return compile_fx_inner(graph, shapes_of)
+        made: Any = compile_fx_inner(graph, shapes_of)
+    return made.current_callable  # type: ignore[no-any-return]

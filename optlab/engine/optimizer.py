@@ -26,7 +26,7 @@ from optlab.signatures import starts
 #: So near to a hyperparameter's name that it must be a slip; schedulers' own keys are not.
 SLIP = 0.85
 GLOBAL_HOOKS = (torchs._global_optimizer_pre_hooks, torchs._global_optimizer_post_hooks)
-LAYOUT = attrgetter("layout")
+GRADIENT, LAYOUT = attrgetter("grad"), attrgetter("layout")
 Gradients = list[Tensor | None]
 
 
@@ -133,7 +133,7 @@ class Engine(Checkpointed, abc.ABC):
         enabled = torch.is_grad_enabled()
         torch._C._set_grad_enabled(False)  # torch.no_grad(), at a fifth of its time
         try:
-            gradients = [[p.grad for p in group["params"]] for group in self.param_groups]
+            gradients = [[*map(GRADIENT, group["params"])] for group in self.param_groups]
             gradients = self.precondition(gradients)
             complete = list(map(self._complete, count(), self.param_groups, gradients))
             updates: list[Any] = []
@@ -192,7 +192,7 @@ class Engine(Checkpointed, abc.ABC):
             arrangement.renew(grads, self.state, binding.memory, binding.numbers, self._pool)
         prepared = []
         for block in arrangement.blocks:
-            own = [grads[i] for i in block.indices]
+            own = block.pick(grads)
             if own[0] is not None:  # else none is there
                 prepared.append((block, *binding.record(block), own))
         return prepared

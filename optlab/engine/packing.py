@@ -131,7 +131,7 @@ class Gatherer:
             for part, tensor in zip(parts, like[start:], strict=True)
         ]
 
-    def __call__(self, tensors: list[Tensor]) -> None:
+    def __call__(self, tensors: tuple[Tensor, ...]) -> None:
         """Copy; the tensors' own strides do not matter."""
         for run, out in self.runs:
             torch.cat(tensors[run], out=out)
