@@ -53,8 +53,8 @@ assets: env ## fetch the scripts that the pages serve (MathJax, widgets)
 bench: env ## measure what the project promises, into benchmarks/results/
 	$(BIN)/python benchmarks/speed.py
 	$(BIN)/python benchmarks/import_time.py
-	$(BIN)/python benchmarks/drop_in.py
 	$(BIN)/python benchmarks/book_time.py
+	$(BIN)/python benchmarks/drop_in.py
 
 exercises: env ## generate the students' notebooks from course/source
 	@$(BIN)/python -m course.release
