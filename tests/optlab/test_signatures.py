@@ -73,6 +73,11 @@ def test_every_range_is_of_a_hyperparameter():
     assert set(RANGES) == {n for r in rules.RULES.values() for n in hyperparameters(r)} - {"step"}
 
 
+def test_which_shares_may_be_one():
+    found = {end: {name for name in RANGES if RANGES[name].endswith(end)} for end in ("1]", "1)")}
+    assert found == {"1]": {"alpha", "rho", "dampening"}, "1)": {"beta", "beta1", "beta2"}}
+
+
 @pytest.mark.parametrize("name", RANGES)
 def test_both_ends_of_a_range_are_kept(name):
     update = next(r for r in rules.RULES.values() if name in hyperparameters(r))
