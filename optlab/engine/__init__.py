@@ -9,7 +9,7 @@ order of a step:
     a rule with one group's hyperparameters, and the weight decay before it.
 ``tape``
     the rule's arithmetic, recorded once; later steps only compute its numbers.
-``packing``, ``blocks``
+``packing``, ``parts``, ``blocks``
     small parameters side by side in memory, to be updated as one.
 ``kernels``
     what is recorded, run in place or compiled.

@@ -62,11 +62,12 @@ class Step(NamedTuple):
     out: int
 
 
-def schedule(program: Program) -> tuple[tuple[Step, ...], int]:
+def schedule(program: Program, disposable: bool) -> tuple[tuple[Step, ...], int]:
     """The steps of a program in place, and how many scratch tensors they need.
 
-    New state goes where the old one lies as soon as nothing reads that any more, and so does what
-    is on the way to it; other results go to scratch tensors, which are used again.
+    The gradient is not written to, unless it is ``disposable``.  New state goes where the old one
+    lies as soon as nothing reads that any more, and so does what is on the way to it; other
+    results go to scratch tensors, which are used again.
     """
     inputs, operations, outputs = program.inputs, program.operations, program.outputs
     homes = (0, *range(2, inputs))  # the parameter and the state; place 1 is the gradient
@@ -79,7 +80,7 @@ def schedule(program: Program) -> tuple[tuple[Step, ...], int]:
     for at, (name, operands, number) in enumerate(operations):
         result, read = inputs + at, tuple(place[operand] for operand in operands)
         over = {place[operand] for operand in operands if last[operand] == at}
-        free += [spot for spot in over if spot >= inputs]
+        free += [spot for spot in over if spot >= inputs or (disposable and spot == 1)]
         passed = [spot for spot in over if last[result] <= written.get(spot, -1)]
         if result in home and last.get(home[result], -1) <= at:
             spot = home[result]
@@ -97,7 +98,12 @@ def schedule(program: Program) -> tuple[tuple[Step, ...], int]:
     return tuple(steps), count - inputs
 
 
-def run(program: Program, numbers: Sequence[float], tensors: Sequence[Tensor]) -> None:
+def run(
+    program: Program,
+    numbers: Sequence[float],
+    tensors: Sequence[Tensor],
+    disposable: bool = False,
+) -> None:
     """Run a program in place.
 
     Args:
@@ -105,10 +111,11 @@ def run(program: Program, numbers: Sequence[float], tensors: Sequence[Tensor]) -
         numbers: its numbers.
         tensors: parameter, gradient and state, of one shape; all but the gradient are changed.
             A parameter of half precision is computed in float32.
+        disposable: the gradient may be changed too.
     """
-    if "schedule" not in program.kept:
-        program.kept["schedule"] = schedule(program)
-    steps, count = program.kept["schedule"]
+    if disposable not in program.kept:
+        program.kept[disposable] = schedule(program, disposable)
+    steps, count = program.kept[disposable]
     theta = tensors[0]
     chunks: Iterable[Sequence[Tensor]] = [tensors]
     if theta.numel() > CHUNK and theta.dim() == 1 and (count or theta.dtype in HALF):

@@ -34,14 +34,21 @@ def packable(p: Tensor) -> bool:
     return p.numel() <= SMALL and dense(p) and p.untyped_storage().resizable() and sole(p)
 
 
-def pack(tensors: Sequence[Tensor], dtype: torch.dtype) -> tuple[Tensor, list[Tensor]]:
-    """Copy dense tensors, one after the other, into new memory.
+def pack(
+    like: Sequence[Tensor], dtype: torch.dtype, value: float | None = None
+) -> tuple[Tensor, list[Tensor]]:
+    """Make new memory for dense tensors, one after the other.
+
+    Args:
+        like: tensors of their shapes and strides; their entries are copied.
+        dtype: of the new ones.
+        value: fill them with this instead.
 
     Returns:
-        All of them as one flat tensor, and each with its shape and strides.  On a CPU each has a
-        storage of its own, so that saving one does not save them all.
+        All of them as one flat tensor, and each by itself.  On a CPU each has a storage of its
+        own, so that saving one does not save them all.
     """
-    device, sizes = tensors[0].device, [tensor.numel() for tensor in tensors]
+    device, sizes = like[0].device, [tensor.numel() for tensor in like]
     flat = torch.empty(sum(sizes), dtype=dtype, device=device)
     if device.type == "cpu":
         memory = flat.view(torch.uint8).numpy()
@@ -52,11 +59,12 @@ def pack(tensors: Sequence[Tensor], dtype: torch.dtype) -> tuple[Tensor, list[Te
         ]
     else:
         pieces = list(flat.split(sizes))
-    pieces = [
-        piece.as_strided(tensor.shape, tensor.stride())
-        for piece, tensor in zip(pieces, tensors, strict=True)
-    ]
-    torch._foreach_copy_(pieces, list(tensors))
+    pairs = zip(pieces, like, strict=True)
+    pieces = [piece.as_strided(tensor.shape, tensor.stride()) for piece, tensor in pairs]
+    if value is None:
+        torch._foreach_copy_(pieces, list(like))
+    else:
+        flat.fill_(value)
     return flat, pieces
 
 
@@ -77,8 +85,8 @@ def row(tensor: Tensor) -> tuple[int, ...] | None:
 
 def partition(
     params: Sequence[Tensor], indices: Sequence[int], past: Callable[[Tensor], Hashable]
-) -> list[list[int]]:
-    """Which of the parameters form a block: small ones whose past is the same, and each other one.
+) -> list[list[list[int]]]:
+    """Which of the parameters form a block, and in a block those that are packed together.
 
     Args:
         params: a group's parameters.
@@ -86,24 +94,30 @@ def partition(
         past: of a parameter, what must agree in a block.
 
     Returns:
-        Indices, block by block; those with equal rows side by side, the most frequent first.
+        Indices, block by block and part by part; in a part those with equal rows side by side, the
+        most frequent first.
     """
-    blocks: list[list[int]] = []
-    begun: dict[Hashable, list[int]] = {}
-    sizes: dict[Hashable, int] = {}
+    blocks: dict[Hashable, list[list[int]]] = {}
+    begun: dict[Hashable, tuple[list[int], int]] = {}
     for i in indices:
         p = params[i]
-        key = (p.device, p.dtype, past(p)) if packable(p) else i
-        if key not in begun or sizes[key] + p.numel() > FULL:
-            begun[key], sizes[key] = [], 0
-            blocks.append(begun[key])
-        begun[key].append(i)
-        sizes[key] += p.numel()
-    for block in blocks:
-        rows = {i: row(params[i]) for i in block}
+        size, key = p.numel(), (p.device, p.dtype, past(p))
+        parts = blocks.setdefault(key, [])
+        if not packable(p):
+            parts.append([i])
+            continue
+        part, filled = begun.get(key, ([], FULL))
+        if filled + size > FULL:
+            part, filled = [], 0
+            parts.append(part)
+        part.append(i)
+        begun[key] = part, filled + size
+    for part in itertools.chain.from_iterable(blocks.values()):
+        rows = {i: row(params[i]) for i in part}
         often = [shape for shape, _ in Counter(rows.values()).most_common()]
-        block.sort(key=lambda i: often.index(rows[i]))
-    return blocks
+        order = {i: often.index(shape) for i, shape in rows.items()}
+        part.sort(key=order.__getitem__)
+    return list(blocks.values())
 
 
 class Gatherer:
