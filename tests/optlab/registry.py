@@ -1,8 +1,9 @@
-"""The registry of optimizers: each is put through every property in test_optimizers.py."""
+"""The registry of optimizers: each is put through every property in tests/optlab/optimizers."""
 
 from dataclasses import dataclass, field
 from typing import Any
 
+import pytest
 import torch
 
 import optlab
@@ -10,7 +11,7 @@ import optlab
 
 @dataclass(frozen=True)
 class Entry:
-    """An optimizer with a setting, and the oracle that must give the same numbers."""
+    """An optimizer with a setting, and torch's namesake, which must give the same numbers."""
 
     name: str
     ours: type
@@ -26,17 +27,88 @@ class Entry:
     def oracle(self, params, **changes):
         return self.theirs(params, **{**self.settings, **changes})
 
+    @property
+    def makers(self):
+        """Both, ours first."""
+        return self.make, self.oracle
 
-def sgd(name: str, **settings: Any) -> Entry:
-    return Entry(name, optlab.SGD, torch.optim.SGD, {"lr": 0.05, **settings})
+    def takes(self, name: str) -> bool:
+        """Whether the class has a hyperparameter of that name."""
+        return name in self.ours([torch.zeros(1)]).defaults
 
 
+class ExactNAdam(torch.optim.NAdam):
+    """Torch's NAdam with its product of momenta in float64, where torch has the default dtype."""
+
+    def step(self, closure=None):
+        default = torch.get_default_dtype()
+        torch.set_default_dtype(torch.float64)
+        try:
+            return super().step(closure)
+        finally:
+            torch.set_default_dtype(default)
+
+
+def entries(kind: str, shared: dict[str, Any], **variants: dict[str, Any]) -> list[Entry]:
+    theirs = ExactNAdam if kind == "NAdam" else getattr(torch.optim, kind)
+    return [
+        Entry(
+            f"{kind.lower()}-{variant.replace('_', '-')}",
+            getattr(optlab, kind),
+            theirs,
+            {**shared, **settings},
+        )
+        for variant, settings in variants.items()
+    ]
+
+
+DECAY = {"weight_decay": 0.1}
+DECOUPLED = {"weight_decay": 0.1, "decoupled_weight_decay": True}
 REGISTRY = [
-    sgd("sgd"),
-    sgd("sgd-decay", weight_decay=0.1),
-    sgd("momentum", momentum=0.9),
-    sgd("momentum-dampened", momentum=0.9, dampening=0.3),
-    sgd("momentum-decay-maximize", momentum=0.9, weight_decay=0.1, maximize=True),
-    sgd("nesterov", momentum=0.9, nesterov=True),
-    sgd("nesterov-decay", momentum=0.95, nesterov=True, weight_decay=0.01),
+    *entries(
+        "SGD",
+        {"lr": 0.05},
+        plain={},
+        decay=DECAY,
+        momentum={"momentum": 0.9},
+        dampened={"momentum": 0.9, "dampening": 0.3},
+        momentum_decay_maximize={"momentum": 0.9, **DECAY, "maximize": True},
+        nesterov={"momentum": 0.9, "nesterov": True},
+        nesterov_decay={"momentum": 0.95, "nesterov": True, "weight_decay": 0.01},
+    ),
+    *entries(
+        "Adagrad",
+        {"lr": 0.05},
+        plain={},
+        rate_decay={"lr_decay": 0.1},
+        started={"initial_accumulator_value": 0.3},
+        decay=DECAY,
+    ),
+    *entries("Adadelta", {"lr": 0.5}, plain={}, decay={**DECAY, "rho": 0.8, "maximize": True}),
+    *entries(
+        "RMSprop",
+        {"lr": 0.01},
+        plain={},
+        centered={"centered": True},
+        momentum={"momentum": 0.9},
+        centered_momentum={"centered": True, "momentum": 0.8, "alpha": 0.9},
+        decay=DECAY,
+    ),
+    *entries(
+        "Adam",
+        {"lr": 0.02},
+        plain={},
+        amsgrad={"amsgrad": True},
+        decay=DECAY,
+        maximize={"maximize": True, "betas": (0.8, 0.95)},
+        decoupled=DECOUPLED,
+    ),
+    *entries("AdamW", {"lr": 0.02}, plain={}, amsgrad={"amsgrad": True, **DECAY}),
+    *entries("NAdam", {"lr": 0.02}, plain={}, decay=DECAY, decoupled=DECOUPLED),
+    *entries("RAdam", {"lr": 0.02}, plain={}, decay=DECAY, decoupled=DECOUPLED),
+    *entries("Adamax", {"lr": 0.02}, plain={}, decay=DECAY),
 ]
+#: One setting of each class, for what does not depend on it.
+CLASSES = list({entry.ours: entry for entry in reversed(REGISTRY)}.values())[::-1]
+EVERY = pytest.mark.parametrize("entry", REGISTRY, ids=str)
+EACH_CLASS = pytest.mark.parametrize("entry", CLASSES, ids=lambda entry: entry.ours.__name__)
