@@ -53,25 +53,31 @@ class Block:
             place = slice(start, start + len(indices))
             self.parts.append(Part(place, self.params[place], state, memory, pool))
             start = place.stop
-        columns = [chain.from_iterable(part.pieces[name] for part in self.parts) for name in memory]
+        columns = [[piece for part in self.parts for piece in part.pieces[n]] for n in memory]
         self.numbers: dict[str, Tensor] = {}
         for name, first in numbers.items():
             # In float32, as torch has it, a product would be rounded at every step.
             dtype = torch.float32 if name == "step" else torch.float64
-            past = [torch.tensor(float(entry.get(name, first))) for entry in self.entries]
+            values = [float(entry.get(name, first)) for entry in self.entries]
+            past = [torch.tensor(value, dtype=dtype) for value in values]
             self.numbers[name], pieces = pack(past, dtype)
-            columns.append(chain(pieces))
+            columns.append(pieces)
         rows = list(zip(*columns, strict=True))
         for entry, row in zip(self.entries, rows, strict=True):
             entry.update(zip(self.names, row, strict=True))
         self.pieces = [*chain.from_iterable(rows)]
         self.places = list(map(Tensor.data_ptr, self.params))
+        # Transposed where they are, these would keep place and shape.
+        self._squares = [p for p in self.params if len({*p.shape}) < p.dim()]
+        self._strides = list(map(Tensor.stride, self._squares))
         self._entry = itemgetter(*self.names) if self.names else None
         self._own = itemgetter(*self.indices)
 
     def fits(self, state: State, memory: Mapping[str, float]) -> bool:
         """Whether all of this is still where it was, has that state, and agrees in its numbers."""
         if list(map(Tensor.data_ptr, self.params)) != self.places:
+            return False
+        if list(map(Tensor.stride, self._squares)) != self._strides:
             return False
         if self._entry is None:
             return not memory

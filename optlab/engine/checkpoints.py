@@ -72,11 +72,12 @@ class Checkpointed(torch.optim.Optimizer):
             for name, default in self.defaults.items():
                 group.setdefault(name, default)
         for index, p in self._numbered(saved):
-            if working(p.dtype) != p.dtype:
-                for name in self._shaped():
-                    value = saved["state"].get(index, {}).get(name)
-                    if value is not None:
-                        self.state[p][name] = value.to(p.device, torch.float32, copy=True)
+            exact = [*self.numbers, *(self._shaped() if working(p.dtype) != p.dtype else [])]
+            for name in exact:
+                value = saved["state"].get(index, {}).get(name)
+                if isinstance(value, Tensor):
+                    dtype = working(p.dtype) if name not in self.numbers else value.dtype
+                    self.state[p][name] = value.to(value.device, dtype, copy=True)
 
     def _shaped(self) -> list[str]:
         """Names of the state that has a parameter's shape."""

@@ -114,15 +114,16 @@ class Engine(Checkpointed, abc.ABC):
         Raises:
             ValueError: a gradient is sparse; no parameter has been changed then.
         """
+        given = () if closure is None else (closure,)  # what hooks are told of
         if torch.compiler.is_compiling():
-            return torch.compiler.disable(self._hooked_step)(closure)
+            return torch.compiler.disable(self._hooked_step)(*given)
         if (
             self._optimizer_step_pre_hooks
             or self._optimizer_step_post_hooks
             or any(GLOBAL_HOOKS)
             or torch._C._autograd._profiler_enabled()
         ):
-            return self._hooked_step(closure)
+            return self._hooked_step(*given)
         return self._step(closure)
 
     # Torch would wrap it too: hooks and a name in the profiler, at 5 microseconds a step.

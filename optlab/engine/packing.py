@@ -31,7 +31,9 @@ def sole(tensor: Tensor) -> bool:
 
 def packable(p: Tensor) -> bool:
     """Whether a parameter is small and may move without anybody noticing."""
-    return p.numel() <= SMALL and dense(p) and p.untyped_storage().resizable() and sole(p)
+    lent = p.device.type == "cpu" and p.is_shared()  # to other processes
+    own = p.untyped_storage().resizable() and sole(p) and not lent
+    return p.numel() <= SMALL and dense(p) and own
 
 
 def pack(

@@ -50,6 +50,7 @@ class Part:
             theta, pieces = pack(params, first.dtype)
             for p, piece in zip(params, pieces, strict=True):
                 p.data = piece
+        self.places = list(map(Tensor.data_ptr, params))
         self.theta = self._seen(theta)
         self.memory: dict[str, Tensor] = {}
         self.pieces: dict[str, list[Tensor]] = {}
@@ -86,9 +87,10 @@ class Part:
 
     def release(self) -> None:
         """Give the parameters memory of their own again, but where somebody has a view of it."""
-        for p in self.params if self.packed else ():
-            if sole(p):
-                p.data = p.data.clone()
+        if self.packed:
+            for p, place in zip(self.params, self.places, strict=True):
+                if p.data_ptr() == place and sole(p):
+                    p.data = p.data.clone()
 
 
 def _laid_out(p: Tensor, value: Tensor | None, dtype: torch.dtype, start: float) -> Tensor:
