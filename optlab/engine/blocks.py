@@ -17,7 +17,7 @@ from torch.autograd.graph import increment_version
 from optlab.engine import kernels
 from optlab.engine.packing import pack, partition
 from optlab.engine.parts import Part, State
-from optlab.engine.tape import Recording
+from optlab.engine.tape import Program, Recording
 
 
 class Block:
@@ -70,6 +70,7 @@ class Block:
         # Transposed where they are, these would keep place and shape.
         self._squares = [p for p in self.params if len({*p.shape}) < p.dim()]
         self._strides = list(map(Tensor.stride, self._squares))
+        self._built: Program | None = None
         self._entry = itemgetter(*self.names) if self.names else None
         self._own = itemgetter(*self.indices)
 
@@ -103,6 +104,14 @@ class Block:
     def number(self, name: str) -> float:
         """One of the numbers, the same for all parameters."""
         return self.numbers[name][0].item()
+
+    def build(self, program: Program) -> None:
+        """Compile what the block is to run; nothing moves."""
+        if self._built is not program:
+            for part in self.parts:
+                if part.flat:
+                    kernels.build(program, part.theta)
+            self._built = program
 
     def update(
         self,

@@ -144,21 +144,30 @@ def apply(program: Program, numbers: Sequence[Any], tensors: Sequence[Tensor]) -
     return [places[i] for i in program.outputs]
 
 
+def build(program: Program, theta: Tensor) -> None:
+    """Compile a program for such a parameter, unless that has been done.
+
+    Raises:
+        RuntimeError: no compiler is found, or it fails.
+    """
+    key = theta.dtype, theta.device, theta.numel() > GRAIN
+    if key not in program.kept:
+        count = max((number for _, _, number in program.operations), default=-1) + 1
+        kernel = _compile(program.inputs, program.operations, program.outputs, count, *key)
+        room = numpy.zeros(max(count, 1), str(working(theta.dtype)).removeprefix("torch."))
+        program.kept[key] = kernel, room, torch.from_numpy(room)
+
+
 def run_compiled(program: Program, numbers: Sequence[float], tensors: Sequence[Tensor]) -> None:
     """Run a program as one kernel, which serves flat tensors of any length and any numbers.
 
     Args:
-        program: what to do.
+        program: what to do; it must be built.
         numbers: its numbers.
         tensors: as for :func:`run`, each of one dimension.
     """
     theta = tensors[0]
-    key = theta.dtype, theta.device, theta.numel() > GRAIN
-    if key not in program.kept:
-        kernel = _compile(program.inputs, program.operations, program.outputs, *key)
-        room = numpy.zeros(max(len(numbers), 1), str(working(key[0])).removeprefix("torch."))
-        program.kept[key] = kernel, room, torch.from_numpy(room)
-    kernel, room, slots = program.kept[key]
+    kernel, room, slots = program.kept[theta.dtype, theta.device, theta.numel() > GRAIN]
     room[: len(numbers)] = numbers
     kernel([slots.to(theta.device), *tensors])
 
@@ -168,6 +177,7 @@ def _compile(
     inputs: int,
     operations: tuple[Operation, ...],
     outputs: tuple[int, ...],
+    count: int,
     dtype: torch.dtype,
     device: torch.device,
     large: bool,
@@ -186,7 +196,6 @@ def _compile(
             old.copy_(new)
         return ()
 
-    count = max((number for _, _, number in operations), default=-1) + 1
     # The kernel serves every length; the compiler takes this one for the usual, and decides by it
     # whether several threads are worth their start.
     usual = 2 * GRAIN if large else 64

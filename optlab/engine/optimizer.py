@@ -140,6 +140,9 @@ class Engine(Checkpointed, abc.ABC):
             updates: list[Any] = []
             for number, group in enumerate(self.param_groups):
                 updates += self._prepare(number, group, gradients[number], complete[number])
+            if self.compile:
+                for block, recording, *_ in updates:
+                    block.build(recording.program)
             for block, recording, names, counted, grads in updates:
                 block.update(recording, names, counted, grads, compile=self.compile)
         finally:

@@ -37,7 +37,7 @@ def packable(p: Tensor) -> bool:
 
 
 def pack(
-    like: Sequence[Tensor], dtype: torch.dtype, value: float | None = None
+    like: Sequence[Tensor], dtype: torch.dtype, value: complex | None = None
 ) -> tuple[Tensor, list[Tensor]]:
     """Make new memory for dense tensors, one after the other.
 

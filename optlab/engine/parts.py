@@ -43,7 +43,7 @@ class Part:
         self.packed, self.flat = len(params) > 1, dense(params[0])
         self.plain = type(params[0].detach()) is Tensor
         first = params[0]
-        self.strides, self.size, self.complex = first.stride(), first.numel(), first.is_complex()
+        self.strides, self.size, self.dtype = first.stride(), first.numel(), first.dtype
         dtype = kernels.working(first.dtype)
         theta = first.detach()
         if self.packed:
@@ -54,7 +54,8 @@ class Part:
         self.theta = self._seen(theta)
         self.memory: dict[str, Tensor] = {}
         self.pieces: dict[str, list[Tensor]] = {}
-        for name, start in memory.items():
+        for name, entry in memory.items():
+            start = complex(entry, entry) if dtype.is_complex else entry
             values = [state[p].get(name) for p in params]
             if self.packed and all(value is None for value in values):
                 whole, pieces = pack(params, dtype, start)
@@ -81,9 +82,10 @@ class Part:
         g = grads[self.place.start]
         if not self.flat:
             return real(g)
-        if g.stride() != self.strides or type(g) is not Tensor:
+        alike = g.stride() == self.strides and g.dtype is self.dtype and type(g) is Tensor
+        if not alike or g.is_neg():
             g = torch.empty_like(self.params[0]).copy_(g)
-        return line(g) if self.complex else g.as_strided((self.size,), (1,))
+        return line(g) if self.dtype.is_complex else g.as_strided((self.size,), (1,))
 
     def release(self) -> None:
         """Give the parameters memory of their own again, but where somebody has a view of it."""
@@ -93,7 +95,7 @@ class Part:
                     p.data = p.data.clone()
 
 
-def _laid_out(p: Tensor, value: Tensor | None, dtype: torch.dtype, start: float) -> Tensor:
+def _laid_out(p: Tensor, value: Tensor | None, dtype: torch.dtype, start: complex) -> Tensor:
     """State in its parameter's layout and device; where there is none, filled."""
     if value is None:
         return torch.full_like(p, start, dtype=dtype, requires_grad=False)

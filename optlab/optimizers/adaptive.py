@@ -47,8 +47,12 @@ class Adagrad(Engine):
         super().add_param_group(param_group)
         group = self.param_groups[-1]
         for p in group["params"]:  # torch's has its state from the start, and counts on it
-            start = full_like(p, group["initial_accumulator_value"], dtype=working(p.dtype))
-            self.state[p].update(step=tensor(0.0), sum=start.detach())
+            start = group["initial_accumulator_value"] * (1 + 1j if p.is_complex() else 1)
+            total = full_like(p, start, dtype=working(p.dtype), requires_grad=False)
+            self.state[p].update(step=tensor(0.0), sum=total)
+
+    def start(self, rule: rules.Rule, variable: str, group: dict[str, Any]) -> float:
+        return float(group["initial_accumulator_value"])
 
     def bind(self, group: dict[str, Any]) -> Bound:
         return rules.adagrad, {name: group[name] for name in ("lr", "lr_decay", "eps")}
