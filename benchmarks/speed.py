@@ -208,7 +208,11 @@ def main() -> None:
     if options.device == "cuda":
         common = {"torch_version": torch.__version__, "hardware": torch.cuda.get_device_name()}
     parts = (steps, training, memories, compilations)
-    rows = [entry | common for part in parts for entry in part(plan)]
+    rows: list[Row] = []
+    for part in parts:
+        for entry in part(plan):
+            rows.append(entry | common)
+            print(entry["bar"], entry["value"], file=sys.stderr)
     topic = "speed-cuda" if options.device == "cuda" else "speed"
     write(topic, rows, table(rows), options.quick or RESULTS)
 
