@@ -117,7 +117,7 @@ def test_the_program_stays_while_numbers_change():
         assert "lr" in hyperparameters(rule)
 
 
-# Random rules.  An expression is a list of steps; each adds a tensor or a number to what there is.
+# Random rules: a recipe is a list of steps, each of which adds a tensor or a number.
 
 OPERATIONS = {
     "add": lambda x, y: x + y,
@@ -154,16 +154,12 @@ OF_NUMBERS = {
     "difference": lambda c, d: c - d,
     "product": lambda c, d: c * d,
     "quotient": lambda c, d: c / (d * d + 0.5),
-    "power": lambda c, d: (c * c + 0.5) ** d,
+    "power of numbers": lambda c, d: (c * c + 0.5) ** d,
     "chosen": lambda c, d: 2.0 * c if c > d else d,
 }
 place = st.integers(0, 1000)
-steps = st.one_of(
-    st.tuples(st.just(OPERATIONS), st.sampled_from(sorted(OPERATIONS)), place, place),
-    st.tuples(st.just(ONE), st.sampled_from(sorted(ONE)), place, place),
-    st.tuples(st.just(WITH_NUMBER), st.sampled_from(sorted(WITH_NUMBER)), place, place),
-    st.tuples(st.just(OF_NUMBERS), st.sampled_from(sorted(OF_NUMBERS)), place, place),
-)
+TABLES = {**OPERATIONS, **ONE, **WITH_NUMBER, **OF_NUMBERS}
+steps = st.tuples(st.sampled_from(sorted(TABLES)), place, place)
 amounts = st.floats(-2, 2).map(lambda value: round(value, 3))
 
 
@@ -172,15 +168,15 @@ def built(recipe, outputs):
 
     def rule(theta, g, a, b, n, *, c, d):
         tensors, numbers = [theta, g, a, b], [n, c, d]
-        for table, name, first, second in recipe:
+        for name, first, second in recipe:
             x, y = tensors[first % len(tensors)], tensors[second % len(tensors)]
             s, t = numbers[first % len(numbers)], numbers[second % len(numbers)]
-            if table is OF_NUMBERS:
-                numbers.append(table[name](s, t))
-            elif table is ONE:
-                tensors.append(table[name](x))
+            if name in OF_NUMBERS:
+                numbers.append(OF_NUMBERS[name](s, t))
+            elif name in ONE:
+                tensors.append(ONE[name](x))
             else:
-                tensors.append(table[name](x, y if table is OPERATIONS else t))
+                tensors.append(TABLES[name](x, y if name in OPERATIONS else t))
         new = [tensors[-1 - spot % len(tensors)] for spot in outputs]
         return *new, numbers[-1]
 

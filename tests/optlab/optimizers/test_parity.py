@@ -108,6 +108,17 @@ def test_gradients_may_be_conjugated_or_negated_lazily(way):
     assert_equal(*results)
 
 
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_a_parameter_may_be_conjugated_lazily(momentum):
+    results = []
+    for make in (optlab.SGD, torch.optim.SGD):
+        p = torch.full((3,), 1 + 2j, dtype=torch.complex128).conj().requires_grad_()
+        optimizer = make([p], lr=0.1, momentum=momentum)
+        drive(optimizer, [p], 3)
+        results.append([p.resolve_conj()])
+    assert_equal(*results)
+
+
 LAYOUTS = {
     "transposed": lambda g: g.mT.contiguous().mT if g.dim() > 1 else g,
     "expanded": lambda g: g.sum().expand(g.shape),
