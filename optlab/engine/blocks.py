@@ -47,6 +47,16 @@ class Block:
         self.entries = [state[p] for p in self.params] if self.names else []
         values = [entry.get(name) for entry in self.entries for name in memory]
         self.fresh = all(value is None for value in values)
+        self.numbers: dict[str, Tensor] = {}
+        counted = []
+        for name, first in numbers.items():
+            # In float32, as torch has it, a product would be rounded at every step.
+            dtype = torch.float32 if name == "step" else torch.float64
+            values = [float(entry.get(name, first)) for entry in self.entries]
+            past = torch.tensor(values, dtype=dtype).unbind()
+            self.numbers[name], pieces = pack(past, dtype)
+            counted.append(pieces)
+            del past  # before the parts take most of the memory
         self.parts: list[Part] = []
         start = 0
         for indices in parts:
@@ -54,14 +64,7 @@ class Block:
             self.parts.append(Part(place, self.params[place], state, memory, pool))
             start = place.stop
         columns = [[piece for part in self.parts for piece in part.pieces[n]] for n in memory]
-        self.numbers: dict[str, Tensor] = {}
-        for name, first in numbers.items():
-            # In float32, as torch has it, a product would be rounded at every step.
-            dtype = torch.float32 if name == "step" else torch.float64
-            values = [float(entry.get(name, first)) for entry in self.entries]
-            past = [torch.tensor(value, dtype=dtype) for value in values]
-            self.numbers[name], pieces = pack(past, dtype)
-            columns.append(pieces)
+        columns += counted
         rows = list(zip(*columns, strict=True))
         for entry, row in zip(self.entries, rows, strict=True):
             entry.update(zip(self.names, row, strict=True))
