@@ -92,13 +92,17 @@ class Engine(Checkpointed, abc.ABC):
 
         Raises:
             TypeError: a key that is a slip of a hyperparameter's name.
-            ValueError: a hyperparameter out of range.
+            ValueError: a hyperparameter out of range, or a parameter that is a view of its
+                conjugate or negative.
         """
         if isinstance(param_group, dict):
             for key in param_group.keys() - self.defaults.keys():
                 self._refuse_slip(str(key))
             self.check_numbered(param_group, len(self.param_groups))
         super().add_param_group(param_group)
+        if any(p.is_conj() or p.is_neg() for p in self.param_groups[-1]["params"]):
+            self.param_groups.pop()
+            raise ValueError("params must not be conjugated or negated lazily: resolve them first")
 
     def _refuse_slip(self, key: str) -> None:
         bare = key.casefold().strip("_ ")
