@@ -7,7 +7,8 @@ from typing import Any
 from torch import Tensor
 
 from optlab.engine.blocks import Block
-from optlab.engine.tape import Recorder, Recording
+from optlab.engine.recorder import Recorder
+from optlab.engine.tape import Recording
 from optlab.rules import Rule, decoupled_decay, l2_decay
 from optlab.signatures import hyperparameters
 

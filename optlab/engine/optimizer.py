@@ -18,7 +18,7 @@ from torch.optim import optimizer as torchs
 from optlab.engine.binding import Binding, Bound
 from optlab.engine.blocks import Arrangement
 from optlab.engine.checkpoints import Checkpointed
-from optlab.engine.tape import Recorder
+from optlab.engine.recorder import Recorder
 from optlab.errors import check_flag, check_pair, check_range, nearest
 from optlab.rules import Rule
 from optlab.signatures import starts

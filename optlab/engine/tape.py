@@ -10,13 +10,15 @@ kernel takes the numbers as an input, and never needs to be compiled again for t
 :mod:`optlab.engine.kernels` runs what is recorded here.
 """
 
-import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from numbers import Real
 from typing import Any, NamedTuple
 
 import torch.fx
 
 Operation = tuple[str, tuple[int, ...], int]  # its name, its operands' places, its number's place
+#: What stands for a number: in a trace, that is not known yet.
+NUMBER: Any = (Real, torch.fx.Proxy)
 
 
 class Program:
@@ -65,6 +67,11 @@ def record(rule: Callable[..., Sequence[Any]], *operands: Any) -> Recording:
     >>> record(lambda theta, g: (theta - 0.1 * g,), None, None).program.operations
     (('add', (0, 1), 0),)
     """
+    return play(rule, *operands)[0]
+
+
+def play(rule: Callable[..., Sequence[Any]], *operands: Any) -> tuple[Recording, Sequence[float]]:
+    """As :func:`record`; with it numbers that must be above zero, else another recording is due."""
     tape = Tape(sum(operand is None for operand in operands))
     places = iter(range(tape.inputs))
     given = [Term(tape, next(places)) if number is None else number for number in operands]
@@ -79,84 +86,19 @@ def record(rule: Callable[..., Sequence[Any]], *operands: Any) -> Recording:
             outputs.append(place)
         else:
             raise TypeError(f"a rule must return a tensor for each tensor, got {new!r}")
-    return Recording(Program(tape.inputs, tape.operations, outputs), tape.numbers, floats)
-
-
-class Recorder:
-    """Records a rule once, and from then on only computes its numbers.
-
-    The numbers are traced as functions of the hyperparameters.  A rule that branches on these is
-    recorded anew each time.
-
-    Args:
-        rule: takes ``(theta, g, *state)`` and hyperparameters by keyword.
-        state: for each state variable, whether it is a tensor.
-    """
-
-    def __init__(self, rule: Callable[..., Sequence[Any]], state: Sequence[bool]) -> None:
-        self.rule = rule
-        self.state = state
-        self.program: Program | None = None
-        self._function: Callable[..., Any] | None = None
-        self._last: tuple[Any, Recording] | None = None
-
-    def __call__(self, numbers: Sequence[float], settings: dict[str, float]) -> Recording:
-        """The recording for these state variables that are numbers and these hyperparameters."""
-        values = [*numbers, *settings.values()]
-        if self._last is not None and self._last[0] == values:
-            return self._last[1]
-        if self.program is None:
-            self._trace(settings)
-        if self._function is None or self.program is None:
-            recording = self._record(iter(numbers), settings)
-            if self.program is not None and self.program.same(recording.program):
-                recording = recording._replace(program=self.program)
-        else:
-            recording = Recording(self.program, *self._function(*values))
-        self.program = recording.program
-        self._last = values, recording
-        return recording
-
-    def _record(self, numbers: Iterator[Any], settings: dict[str, Any]) -> Recording:
-        operands = [None if tensor else next(numbers) for tensor in self.state]
-        return record(functools.partial(self.rule, **settings), None, None, *operands)
-
-    def _trace(self, settings: dict[str, float]) -> None:
-        graph = torch.fx.Graph()
-        tracer = _Tracer(graph)
-
-        def number(name: str) -> torch.fx.Proxy:
-            return torch.fx.Proxy(graph.placeholder(name), tracer)
-
-        state = [number(f"state{i}") for i, tensor in enumerate(self.state) if not tensor]
-        try:
-            recording = self._record(iter(state), {name: number(name) for name in settings})
-        except (torch.fx.proxy.TraceError, TypeError):
-            return  # the rule asks what a number is
-        results = recording.numbers, recording.floats
-        graph.output([[getattr(result, "node", result) for result in part] for part in results])
-        self.program = recording.program
-        self._function = torch.fx.GraphModule({}, graph).forward
-
-
-class _Tracer(torch.fx.proxy.GraphAppendingTracer):
-    """Traces numbers alone: where one meets a term, the term takes over."""
-
-    def create_proxy(self, kind: str, target: Any, args: Any, *rest: Any, **options: Any) -> Any:
-        if any(type(arg) is Term for arg in args):
-            return NotImplemented
-        return super().create_proxy(kind, target, args, *rest, **options)
+    return Recording(*tape.program(outputs), floats), tape.positive
 
 
 class Tape:
     """Operations and numbers as a rule makes them; the first ``inputs`` tensors are given."""
 
-    __slots__ = ("inputs", "numbers", "operations")
+    __slots__ = ("inputs", "numbers", "operations", "positive")
 
     def __init__(self, inputs: int) -> None:
         self.inputs = inputs
         self.operations: list[Operation] = []
         self.numbers: list[float] = []
+        self.positive: list[float] = []  # of which a root was taken
 
     def emit(self, name: str, operands: tuple[int, ...], number: float | None = None) -> int:
         """Write down an operation; returns the place of its result."""
@@ -166,6 +108,25 @@ class Tape:
             self.numbers.append(number)
         self.operations.append((name, operands, place))
         return self.inputs + len(self.operations) - 1
+
+    def program(self, outputs: Sequence[int]) -> tuple[Program, list[float]]:
+        """The operations that lead to these places, and their numbers."""
+        needed = {*outputs}
+        kept: list[tuple[int, Operation]] = []
+        for place, operation in reversed([*enumerate(self.operations, self.inputs)]):
+            if place in needed:
+                kept.append((place, operation))
+                needed.update(operation[1])
+        places = {place: place for place in range(self.inputs)}
+        operations: list[Operation] = []
+        numbers: list[float] = []
+        for place, (name, operands, number) in reversed(kept):
+            places[place] = self.inputs + len(operations)
+            if number >= 0:
+                numbers.append(self.numbers[number])
+                number = len(numbers) - 1
+            operations.append((name, tuple(places[operand] for operand in operands), number))
+        return Program(self.inputs, operations, [places[output] for output in outputs]), numbers
 
 
 class Term:
@@ -179,7 +140,7 @@ class Term:
     #: NumPy's numbers must not take a term for an array of one.
     __array_ufunc__ = None
 
-    def __init__(self, tape: Tape, node: Any, scale: float | None = None) -> None:
+    def __init__(self, tape: Tape, node: Any, scale: Any = None) -> None:
         self.tape = tape
         self.node = node
         self.scale = scale
@@ -201,6 +162,8 @@ class Term:
 
     def __mul__(self, other: Any) -> "Term":
         if type(other) is not Term:
+            if not isinstance(other, NUMBER):
+                return NotImplemented
             return Term(self.tape, self.node, other if self.scale is None else self.scale * other)
         scale = self.scale if other.scale is None else other.scale
         if self.scale is not None and other.scale is not None:
@@ -212,13 +175,20 @@ class Term:
     def __truediv__(self, other: Any) -> "Term":
         scale = self.scale
         if type(other) is not Term:
+            if not isinstance(other, NUMBER):
+                return NotImplemented
             return Term(self.tape, self.node, (1.0 if scale is None else scale) / other)
         if other.scale is not None:
             scale = (1.0 if scale is None else scale) / other.scale
         return Term(self.tape, ("div", self.base(), other.base()), scale)
 
-    def __rtruediv__(self, other: float) -> "Term":
+    def __rtruediv__(self, other: Any) -> "Term":
+        if not isinstance(other, NUMBER):
+            return NotImplemented
         return Term(self.tape, self.tape.emit("reciprocal", (self.value(),)), other)
+
+    def __pos__(self) -> "Term":
+        return self
 
     def __neg__(self) -> "Term":
         return Term(self.tape, self.node, -1.0 if self.scale is None else -self.scale)
@@ -226,6 +196,8 @@ class Term:
     def __add__(self, other: Any) -> "Term":
         tape = self.tape
         if type(other) is not Term:
+            if not isinstance(other, NUMBER):
+                return NotImplemented
             return Term(tape, tape.emit("shift", (self.value(),), other))
         x, y = self, other
         if type(y.node) is not tuple and (type(x.node) is tuple or y.scale is None):
@@ -240,21 +212,27 @@ class Term:
     __radd__ = __add__
 
     def __sub__(self, other: Any) -> "Term":
+        if type(other) is not Term and not isinstance(other, NUMBER):
+            return NotImplemented
         difference: Term = self + -other
         return difference
 
-    def __rsub__(self, other: float) -> "Term":
-        return -self + other
+    def __rsub__(self, other: Any) -> "Term":
+        difference: Term = -self + other
+        return difference
 
-    def __pow__(self, exponent: float) -> "Term":
-        tape = self.tape
+    def __pow__(self, exponent: Any) -> "Term":
+        tape, scale = self.tape, self.scale
+        if not isinstance(exponent, NUMBER):
+            return NotImplemented
         if exponent == 2:
             return self * self
         if exponent != 0.5:
             return Term(tape, tape.emit("pow", (self.value(),), exponent))
-        if self.scale is None or (isinstance(self.scale, float) and self.scale <= 0):
+        if scale is None or (not isinstance(scale, torch.fx.Proxy) and scale <= 0):
             return Term(tape, tape.emit("sqrt", (self.value(),)))
-        return Term(tape, tape.emit("sqrt", (self.base(),)), self.scale**0.5)
+        tape.positive.append(scale)
+        return Term(tape, tape.emit("sqrt", (self.base(),)), scale**0.5)
 
     def __abs__(self) -> "Term":
         size = self.tape.emit("abs", (self.base(),))
@@ -264,7 +242,14 @@ class Term:
         """What :func:`optlab.rules.maximum` asks of an array."""
         if type(low) is Term:
             return Term(self.tape, self.tape.emit("maximum", (self.value(), low.value())))
+        if not isinstance(low, NUMBER):
+            raise TypeError(f"maximum() takes tensors and numbers, got {low!r}")
         return Term(self.tape, self.tape.emit("clip", (self.value(),), low))
 
     def __bool__(self) -> bool:
         raise TypeError("a rule must not branch on the entries of a tensor: use maximum()")
+
+    def __eq__(self, other: object) -> bool:
+        return bool(self)
+
+    __hash__ = None  # type: ignore[assignment]

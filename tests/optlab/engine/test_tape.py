@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from optlab.engine import kernels
-from optlab.engine.tape import Recorder, record
+from optlab.engine.recorder import Recorder
+from optlab.engine.tape import record
 from optlab.rules import RULES, maximum
 from optlab.signatures import hyperparameters, states
 from tests.optlab.engine.nasty import NASTY, REFUSED
