@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from optlab.optimizers import (
+        KFAC,
         SGD,
         Adadelta,
         Adagrad,
@@ -15,7 +16,18 @@ if TYPE_CHECKING:
         RMSprop,
     )
 
-__all__ = ["SGD", "Adadelta", "Adagrad", "Adam", "AdamW", "Adamax", "NAdam", "RAdam", "RMSprop"]
+__all__ = [
+    "KFAC",
+    "SGD",
+    "Adadelta",
+    "Adagrad",
+    "Adam",
+    "AdamW",
+    "Adamax",
+    "NAdam",
+    "RAdam",
+    "RMSprop",
+]
 __version__ = "0.1.0"
 
 

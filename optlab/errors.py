@@ -62,6 +62,25 @@ def check_flag(name: str, value: Any) -> None:
         raise TypeError(f"{name} must be True or False, got {value!r}")
 
 
+def check_choice(name: str, value: Any, options: Iterable[str]) -> None:
+    """Raise a ValueError unless ``value`` is one of the options.
+
+    >>> check_choice("sharing", "extend", ["expand", "reduce"])
+    Traceback (most recent call last):
+    ValueError: sharing must be one of expand, reduce, got 'extend'
+    """
+    if value not in (options := list(options)):
+        raise ValueError(f"{name} must be one of {', '.join(options)}, got {value!r}")
+
+
+def check_count(name: str, value: Any) -> None:
+    """Raise unless ``value`` is a whole number of at least 1."""
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise TypeError(f"{name} must be a whole number, got {value!r}")
+    if value < 1:
+        raise ValueError(f"{name} must be at least 1, got {value!r}")
+
+
 def check_keywords(name: str, known: Iterable[str], given: Iterable[str]) -> None:
     """Raise a TypeError that names the nearest keyword when one given is not known.
 

@@ -1,7 +1,7 @@
 """The ``torch.optim.Optimizer`` that all optimizers here are.
 
 A step is ``evaluate`` (the closure), ``precondition`` (the whole model's gradients), then the
-update, block by block.
+update, block by block, and ``review``.
 """
 
 import abc
@@ -151,6 +151,7 @@ class Engine(Checkpointed, abc.ABC):
                 block.update(recording, names, counted, grads, compile=self.compile)
         finally:
             torch._C._set_grad_enabled(enabled)
+        self.review(loss, closure)
         return loss
 
     _hooked_step = torch.optim.Optimizer.profile_hook_step(_step)
@@ -165,6 +166,9 @@ class Engine(Checkpointed, abc.ABC):
     def precondition(self, gradients: list[Gradients]) -> list[Gradients]:
         """The gradients, group by group; a second-order method gives others."""
         return gradients
+
+    def review(self, loss: Any, closure: Callable[[], Any] | None) -> None:
+        """Look back at a step; a method that adapts itself compares the losses."""
 
     def _complete(self, number: int, group: dict[str, Any], grads: Gradients) -> bool:
         """Whether a group's gradients are all there; a sparse one is refused."""

@@ -22,6 +22,18 @@ gradient; a TypeError for a misspelt keyword or a value of the wrong kind.  The 
 
 from optlab.optimizers.adam import Adam, Adamax, AdamW, NAdam, RAdam
 from optlab.optimizers.adaptive import Adadelta, Adagrad, RMSprop
+from optlab.optimizers.kfac import KFAC
 from optlab.optimizers.sgd import SGD
 
-__all__ = ["SGD", "Adadelta", "Adagrad", "Adam", "AdamW", "Adamax", "NAdam", "RAdam", "RMSprop"]
+__all__ = [
+    "KFAC",
+    "SGD",
+    "Adadelta",
+    "Adagrad",
+    "Adam",
+    "AdamW",
+    "Adamax",
+    "NAdam",
+    "RAdam",
+    "RMSprop",
+]
