@@ -25,8 +25,9 @@ def clip_grad_norm_(
 ) -> Tensor:
     """Scale all gradients together, so that their norm is at most ``max_norm``.
 
-    Pascanu et al. (2013, algorithm 1); as :func:`torch.nn.utils.clip_grad_norm_`, but that norms of half precision are computed in
-    float32, and that gradients are left alone where that can be seen without waiting for a device.
+    Pascanu et al. (2013, algorithm 1); as :func:`torch.nn.utils.clip_grad_norm_`, but that norms of
+    half precision are computed in float32, and that gradients are left alone where that can be seen
+    without waiting for a device.
 
     Args:
         parameters: whose ``.grad`` is clipped; those without are skipped.
@@ -111,13 +112,15 @@ def clip_grad_unitwise_(
 def _unit_norm(tensor: Tensor) -> Tensor:
     """Norms of the entries of the first dimension, to be broadcast."""
     units = [*range(1, tensor.dim())] if tensor.squeeze().dim() > 1 else None
-    return torch.linalg.vector_norm(tensor, dim=units, keepdim=True)
+    norm: Tensor = torch.linalg.vector_norm(tensor, dim=units, keepdim=True)
+    return norm
 
 
 def _norms(grads: list[Tensor], p: float) -> Iterable[Tensor]:
     """Norms of tensors of one kind; half precision would overflow in its own."""
     exact = torch.promote_types(grads[0].dtype, torch.float32)
-    return torch._foreach_norm(grads, p, dtype=exact)
+    norms: Iterable[Tensor] = torch._foreach_norm(grads, p, dtype=exact)
+    return norms
 
 
 def _over_ranks(norm: Tensor, p: float, group: Any) -> Tensor:
