@@ -11,7 +11,10 @@ if TYPE_CHECKING:
         Adam,
         Adamax,
         AdamW,
+        GaussNewton,
         NAdam,
+        NaturalGradient,
+        Newton,
         RAdam,
         RMSprop,
     )
@@ -24,7 +27,10 @@ __all__ = [
     "Adam",
     "AdamW",
     "Adamax",
+    "GaussNewton",
     "NAdam",
+    "NaturalGradient",
+    "Newton",
     "RAdam",
     "RMSprop",
 ]

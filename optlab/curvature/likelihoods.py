@@ -120,8 +120,8 @@ class Categorical(Likelihood):
         dim: the outputs' dimension that runs over the classes.  Targets are the classes' numbers,
             of the outputs' shape without it.  A sample with several targets has their mean.
 
-    >>> Categorical().loss(torch.zeros(3, 4), torch.tensor([0, 1, 2])).item() == math.log(4)
-    True
+    >>> round(Categorical().loss(torch.zeros(3, 4), torch.tensor([0, 1, 2])).item(), 4)
+    1.3863
     """
 
     name = "categorical"

@@ -22,7 +22,10 @@ gradient; a TypeError for a misspelt keyword or a value of the wrong kind.  The 
 
 from optlab.optimizers.adam import Adam, Adamax, AdamW, NAdam, RAdam
 from optlab.optimizers.adaptive import Adadelta, Adagrad, RMSprop
+from optlab.optimizers.gauss_newton import GaussNewton
 from optlab.optimizers.kfac import KFAC
+from optlab.optimizers.natural_gradient import NaturalGradient
+from optlab.optimizers.newton import Newton
 from optlab.optimizers.sgd import SGD
 
 __all__ = [
@@ -33,7 +36,10 @@ __all__ = [
     "Adam",
     "AdamW",
     "Adamax",
+    "GaussNewton",
     "NAdam",
+    "NaturalGradient",
+    "Newton",
     "RAdam",
     "RMSprop",
 ]
