@@ -172,7 +172,8 @@ def trace(matrix: Any, samples: int, generator: torch.Generator | None = None) -
         v = _random(matrix, generator).sign()
         found.append(v @ (matrix @ v))
     products = torch.stack(found)
-    return Estimate(float(products.mean()), float(products.std() / math.sqrt(samples)))
+    spread = float(products.std()) if samples > 1 else math.nan
+    return Estimate(float(products.mean()), spread / math.sqrt(samples))
 
 
 def _largest(alphas: list[Tensor], betas: list[Tensor]) -> float:

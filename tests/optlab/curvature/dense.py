@@ -78,5 +78,4 @@ def loss_hessian(model, loss, x):
         pieces = zip(names, vector.split(sizes), shapes, strict=True)
         return loss(functional_call(model, {n: v.view(s) for n, v, s in pieces}, (x,)))
 
-    # Not func.hessian, whose forward mode is wrong for batch normalization.
-    return jacrev(jacrev(of))(flat)
+    return hessian(of)(flat)
