@@ -1,0 +1,241 @@
+"""K-FAC beside SGD with momentum and Adam: steps and time to a loss, cost of a step, memory.
+
+    python benchmarks/curvature.py [--quick FOLDER]
+
+Writes ``benchmarks/results/curvature.json``.  Every method has the same number of trials, of
+settings that fill its space evenly, ranked by the loss at the end; each with its best settings
+then runs from other seeds.  Time is that of training alone; runs of one seed follow each other.
+"""
+
+import argparse
+import statistics
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import curves
+import numpy as np
+import torch
+from curves import EVERY, Method, train
+from paired import ratios, take_turns
+from record import RESULTS, row, write
+from torch import nn
+from torch.nn import functional
+
+import optlab
+
+THREADS, TRIALS, SEEDS, BUDGET = 2, 16, (1, 2, 3), 4_000
+METHODS = (
+    Method("SGD with momentum", curves.sgd, {"lr": (3e-4, 3e-2), "forget": (0.005, 0.2)}, BUDGET),
+    Method("Adam", curves.adam, {"lr": (3e-4, 3e-2), "forget": (0.02, 0.3)}, BUDGET),
+    Method(
+        "K-FAC",
+        curves.kfac,
+        {"lr": (0.03, 0.3), "damping": (1e-3, 1.0), "kl_clip": (3e-4, 3e-2)},
+        BUDGET // 8,
+    ),
+)
+TASK = "autoencoder of curves, 256-100-50-12 mirrored, batches of 500"
+
+Row = dict[str, Any]
+
+
+def tune(
+    method: Method, data: torch.Tensor, trials: int, steps: int
+) -> tuple[dict[str, float], Row]:
+    """The best settings, and a row on all that was tried."""
+    tried = []
+    for settings in method.settings(trials):
+        losses = train(method, settings, 0, steps, data).losses
+        tried.append((losses[-1], settings))
+        print(method.name, settings, losses[-1], file=sys.stderr)
+    best, settings = min(tried, key=lambda trial: (not trial[0] < np.inf, trial[0]))
+    entry = row(f"{TASK}: loss of the best of {trials} trials, {method.name}", [best], None)
+    entry |= {"steps": steps, "space": method.space, "settings": settings, "tried": tried}
+    return settings, entry
+
+
+def race(data: torch.Tensor, trials: int, budget: int, seeds: tuple[int, ...]) -> Iterator[Row]:
+    """Steps and seconds to the loss that SGD with momentum ends at."""
+    best = {}
+    for method in METHODS:
+        best[method.name], entry = tune(method, data, trials, method.trial * budget // BUDGET)
+        yield entry
+    first, *others = METHODS
+    steps: dict[str, list[float]] = {method.name: [] for method in METHODS}
+    seconds: dict[str, list[float]] = {method.name: [] for method in METHODS}
+    for seed in seeds:
+        reference = train(first, best[first.name], seed, budget, data)
+        target = reference.losses[-1]
+        steps[first.name].append(budget)
+        seconds[first.name].append(reference.seconds[-1])
+        print(first.name, seed, target, reference.seconds[-1], file=sys.stderr)
+        for method in others:
+            run = train(method, best[method.name], seed, budget, data, target)
+            # One that does not arrive is counted with all the steps that it had.
+            reached = run.steps_to(target)
+            steps[method.name].append(reached or budget)
+            seconds[method.name].append(run.seconds[-1])
+            print(method.name, seed, reached, run.losses[-1], run.seconds[-1], file=sys.stderr)
+    own = METHODS[-1].name
+    for method, fewer, share in zip(METHODS, (8, 4), (0.3, 0.6), strict=False):
+        name = method.name
+        details = {"seeds": seeds, "to_the_loss_after": budget}
+        gained = row(
+            f"{TASK}: K-FAC's steps over those of {name}, to the loss that SGD ends at",
+            ratios(steps[own], steps[name]),
+            1 / fewer,
+            at_most=True,
+        )
+        yield gained | details | {"steps": {own: steps[own], name: steps[name]}}
+        spent = row(
+            f"{TASK}: K-FAC's time over that of {name}, to the loss that SGD ends at",
+            ratios(seconds[own], seconds[name]),
+            share,
+            at_most=True,
+        )
+        yield spent | details | {"seconds": {own: seconds[own], name: seconds[name]}}
+
+
+def perceptron(width: int, layers: int = 4) -> nn.Sequential:
+    """So many layers of equal width."""
+    torch.manual_seed(0)
+    made = [layer for _ in range(layers) for layer in (nn.Linear(width, width), nn.ReLU())]
+    return nn.Sequential(*made[:-1])
+
+
+def step_of(width: int, samples: int, make: Callable[[nn.Module], Any]) -> Callable[[], None]:
+    """A training step of a perceptron."""
+    model = perceptron(width)
+    optimizer = make(model)
+    x, y = torch.randn(samples, width), torch.randint(width, (samples,))
+
+    def step() -> None:
+        optimizer.zero_grad()
+        functional.cross_entropy(model(x), y).backward()
+        optimizer.step()
+
+    return step
+
+
+def of_sgd(model: nn.Module) -> torch.optim.Optimizer:
+    """What a step is compared with."""
+    return torch.optim.SGD(model.parameters(), 1e-4, momentum=0.9)
+
+
+def of_kfac(**settings: Any) -> Callable[[nn.Module], Any]:
+    """K-FAC with a rate at which the loss stays finite however long it is timed."""
+    return lambda model: optlab.KFAC(model, "categorical", lr=1e-6, **settings)
+
+
+def steps(rounds: int, width: int = 512, samples: int = 512) -> Iterator[Row]:
+    """Time of a step over SGD's; turns of ten steps, in which inverses are made once."""
+    limits = {1: 2.7, 10: 1.9}
+    variants: dict[str, tuple[dict[str, Any], bool]] = {}
+    for fisher in ("sampled", "empirical"):
+        for every in (1, 10):
+            name = f"{fisher} Fisher, factors every {every}, inverses every 10"
+            variants[name] = dict(fisher=fisher, factor_every=every, kl_clip=None), True
+    variants["sampled Fisher, factors every 1, inverses every 10, steps clipped"] = (
+        dict(kl_clip=1e-30),
+        False,
+    )
+    variants["eigenbasis, factors every 1, inverses every 10"] = (
+        dict(damping_form="eigenbasis", kl_clip=None),
+        False,
+    )
+    variants["EKFAC, factors every 1, inverses every 10"] = dict(ekfac=True, kl_clip=None), False
+
+    def ten(step: Callable[[], None]) -> Callable[[], None]:
+        def turn() -> None:
+            for _ in range(10):
+                step()
+
+        return turn
+
+    made = {name: ten(step_of(width, samples, of_kfac(**v[0]))) for name, v in variants.items()}
+    made["SGD"] = ten(step_of(width, samples, of_sgd))
+    times = take_turns(made, rounds, 1e-3, lambda: None, 1)
+    for name, (settings, limited) in variants.items():
+        limit = limits[settings["factor_every"]] if limited else None
+        title = f"step over SGD's, 4 layers of {width}, batch {samples}: {name}"
+        yield row(title, ratios(times[name], times["SGD"]), limit, at_most=True) | {
+            "unit": "ms",
+            "ours": 100 * statistics.median(times[name]),
+            "sgd": 100 * statistics.median(times["SGD"]),
+        }
+
+
+def growth(rounds: int, widths: tuple[int, ...], batches: tuple[int, ...]) -> Iterator[Row]:
+    """Time of a step with width and batch, beside what products and inverses count."""
+    sizes = [(width, 512) for width in widths] + [(512, batch) for batch in batches]
+    found = []
+    for width, samples in sizes:
+        pair = {
+            "K-FAC": step_of(width, samples, of_kfac(kl_clip=None)),
+            "SGD": step_of(width, samples, of_sgd),
+        }
+        times = take_turns(pair, rounds, 1e-3, lambda: None, 11)
+        # Steps with inverses count a tenth.
+        milliseconds = 1e3 * statistics.mean(times["K-FAC"])
+        found.append((width, samples, milliseconds, 1e3 * statistics.mean(times["SGD"])))
+    table = np.array(found)
+    d, n = table[:, 0], table[:, 1]
+    terms = np.stack([d**3, d**2 * n, np.ones_like(d)], 1)
+    # Relative errors count: sizes span three orders of magnitude.
+    factors, *_ = np.linalg.lstsq(terms / table[:, 2:3], np.ones(len(d)), rcond=None)
+    for (width, samples, own, sgd), model in zip(found, terms @ factors, strict=True):
+        title = f"growth, step in ms: 4 layers of {width}, batch {samples}"
+        yield row(title, [own], None) | {"unit": "ms", "sgd": sgd, "model": float(model)}
+    yield row("growth: ms for a million of d^3, beside d^2 N", [1e6 * factors[0]], None) | {
+        "d^2 N": 1e6 * float(factors[1]),
+        "constant": float(factors[2]),
+        "each": "inverses every 10 steps",
+    }
+
+
+def memory() -> Iterator[Row]:
+    """What an optimizer keeps, as a multiple of the model."""
+    for name, make in {"SGD": of_sgd, "K-FAC": of_kfac(), "EKFAC": of_kfac(ekfac=True)}.items():
+        model = perceptron(512)
+        optimizer = make(model)
+        for _ in range(2):
+            x = torch.randn(64, 512)
+            functional.cross_entropy(model(x), torch.zeros(64, dtype=torch.long)).backward()
+            optimizer.step()
+        kept = sum(t.nbytes for t in tensors(optimizer.state_dict()))
+        size = sum(p.nbytes for p in model.parameters())
+        title = f"memory: state over the model's parameters, 4 layers of 512, {name}"
+        yield row(title, [kept / size], None)
+
+
+def tensors(tree: Any) -> Iterator[torch.Tensor]:
+    """All tensors in nested dicts and lists."""
+    if isinstance(tree, torch.Tensor):
+        yield tree
+    elif isinstance(tree, dict | list | tuple):
+        for branch in tree.values() if isinstance(tree, dict) else tree:
+            yield from tensors(branch)
+
+
+def main() -> None:
+    """Measure, and write the rows."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--quick", type=Path, metavar="FOLDER", help="only try: write there")
+    quick = parser.parse_args().quick
+    torch.set_num_threads(1 if quick else THREADS)
+    if quick:
+        rows = [*race(curves.images(500), 1, 8 * EVERY, (1,)), *steps(2, 16, 8), *memory()]
+        rows += growth(2, (8, 16), (4, 8))
+    else:
+        rows = [*steps(15), *memory(), *growth(11, (128, 256, 512, 1024, 2048), (64, 1024, 4096))]
+        rows += race(curves.images(), TRIALS, BUDGET, SEEDS)
+    common = {"threads": torch.get_num_threads(), "torch_version": torch.__version__}
+    write("curvature", [entry | common for entry in rows], folder=quick or RESULTS)
+
+
+if __name__ == "__main__":
+    main()
