@@ -143,8 +143,9 @@ class Eigenbasis(Kronecker):
 
     def invert(self, damping: float) -> None:
         basis = kronecker.eigenbasis(self.averages["A"], self.averages["G"])
-        vectors = {"Q_A": basis.A, "Q_G": basis.G, "products": basis.values}
-        self.inverses = {name: value for name, value in vectors.items() if value is not None}
+        self.inverses = {"Q_G": basis.G, "products": basis.values}
+        if basis.A is not None:
+            self.inverses["Q_A"] = basis.A
         # Second moments in one basis say nothing of another.
         self.averages.pop("values", None)
         self.seen.pop("values", None)

@@ -72,7 +72,7 @@ class Capture:
             seed: numbers that their targets are drawn by.
             bases: of the layers whose eigenvalues are corrected, by name.
         """
-        self.due, self._seed, self._bases, self._passes = due, seed, bases, 0
+        self.due, self._seed, self._bases = due, seed, bases
         self.forget()
 
     def remove(self) -> None:
@@ -84,7 +84,7 @@ class Capture:
 
     def forget(self) -> None:
         """Drop what has been captured."""
-        self.moments = {}
+        self.moments, self._passes = {}, 0
 
     def _begin(self, model: nn.Module, _: Any) -> None:
         if all(p.grad is None for layer in self.layers for p in layer.params):

@@ -108,27 +108,32 @@ def inverse(factor: Tensor, damping: float) -> Tensor:
     damped = factor.clone()
     damped.diagonal().add_(damping)
     root, failed = torch.linalg.cholesky_ex(damped)
-    if failed or not bool(root.diagonal().isfinite().all()):
-        # What single precision takes for singular need not be.
-        root = torch.linalg.cholesky(damped.double())
-    return torch.cholesky_inverse(root).to(factor.dtype)
+    pivots = root.diagonal() ** 2
+    lost = len(factor) * torch.finfo(factor.dtype).eps * damped.diagonal().max()
+    if not failed and bool(pivots.min() > lost):
+        return torch.cholesky_inverse(root)
+    # Rounding has made eigenvalues that are zero slightly negative.
+    values, vectors = _eigen(factor)
+    if damping == 0 and bool(values.min() <= lost):
+        raise LinAlgError("the factor is singular")
+    return vectors @ torch.diag(1 / (values + damping)) @ vectors.T
 
 
 class Basis(NamedTuple):
     """Eigenvectors of both factors, and the eigenvalues of ``A (x) G`` as a matrix like ``W``."""
 
     A: Tensor | None  # None: the identity
-    G: Tensor | None
+    G: Tensor
     values: Tensor
 
     def into(self, V: Tensor) -> Tensor:
         """A matrix like ``W`` in the eigenbasis: ``Q_G^T V Q_A``."""
-        V = V if self.G is None else self.G.T @ V
+        V = self.G.T @ V
         return V if self.A is None else V @ self.A
 
     def out_of(self, V: Tensor) -> Tensor:
         """Back again: ``Q_G V Q_A^T``."""
-        V = V if self.G is None else self.G @ V
+        V = self.G @ V
         return V if self.A is None else V @ self.A.T
 
 
@@ -138,7 +143,10 @@ def eigenbasis(A: Tensor, G: Tensor) -> Basis:
     Raises:
         torch.linalg.LinAlgError: a factor is not finite.
     """
-    (a, Q_A), (g, Q_G) = (_eigen(factor) for factor in (A, G))
+    g, Q_G = _eigen(G)
+    if A.dim() == 1:
+        return Basis(None, Q_G, torch.outer(g, A))
+    a, Q_A = _eigen(A)
     return Basis(Q_A, Q_G, torch.outer(g, a))
 
 
@@ -178,7 +186,7 @@ def corrected_moment(a: Tensor, g: Tensor, basis: Basis, samples: float) -> Mome
         samples: how many losses there are.
     """
     a = a if basis.A is None else a @ basis.A
-    g = g if basis.G is None else g @ basis.G
+    g = g @ basis.G
     if a.shape[1] == 1:
         return Moment(g[:, 0].T ** 2 @ a[:, 0] ** 2, samples)
     total = torch.zeros_like(basis.values)
@@ -190,7 +198,7 @@ def corrected_moment(a: Tensor, g: Tensor, basis: Basis, samples: float) -> Mome
 
 def corrected_lookup_moment(tokens: Tensor, g: Tensor, basis: Basis, samples: float) -> Moment:
     """The same for an embedding: ``tokens`` of shape ``(samples, positions)`` stand for ``a``."""
-    g = (g if basis.G is None else g @ basis.G).flatten(0, 1)
+    g = (g @ basis.G).flatten(0, 1)
     count = basis.values.shape[1]
     own = tokens + count * torch.arange(len(tokens), device=tokens.device).unsqueeze(1)
     entries, places = own.flatten().unique(return_inverse=True)
@@ -231,10 +239,9 @@ def _diagonal(factor: Tensor) -> Tensor:
     return factor if factor.dim() == 1 else factor.diagonal()
 
 
-def _eigen(factor: Tensor) -> tuple[Tensor, Tensor | None]:
+def _eigen(factor: Tensor) -> tuple[Tensor, Tensor]:
+    """Eigenvalues, none of them negative, and eigenvectors."""
     if not bool(factor.isfinite().all()):
         raise LinAlgError("the factor is not finite")
-    if factor.dim() == 1:
-        return factor, None
     values, vectors = torch.linalg.eigh(factor)
     return values.clamp(min=0), vectors
