@@ -1,7 +1,7 @@
-"""First-order optimizers, in order of complexity: each names its rule, its ranges and its state.
+"""Optimizers, in order of complexity: each names its rule, its ranges and its state.
 
-Names, keywords, defaults and numbers are those of ``torch.optim``, and a ``state_dict`` of either
-loads into the other.  Beside what each names itself, all take these:
+Those of first order are ``torch.optim``'s in their names, keywords, defaults and numbers, and a
+``state_dict`` of either loads into the other.  Beside what each names itself, all take these:
 
 ``params``
     tensors to optimise, or dicts of parameter groups.
@@ -18,6 +18,9 @@ loads into the other.  Beside what each names itself, all take these:
 They raise a ValueError for a value out of its range, for no parameters and, at a step, for a sparse
 gradient; a TypeError for a misspelt keyword or a value of the wrong kind.  The rules, in
 :mod:`optlab.rules`, name their papers.
+
+Those of second order say themselves what they take: :class:`Newton`, :class:`GaussNewton` and
+:class:`NaturalGradient` solve one system for all parameters, :class:`KFAC` one for every layer.
 """
 
 from optlab.optimizers.adam import Adam, Adamax, AdamW, NAdam, RAdam

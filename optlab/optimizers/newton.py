@@ -97,11 +97,12 @@ class Newton(SecondOrder):
         )
         rates = self._rates()
         step = -rates * d
-        foretold = float(-(g @ step) - step @ (H @ step) / 2)
-        decrease = math.nan
+        # Before any other point is tried: a graph holds where its parameters are.
+        slope, bent = float(g @ step), float(step @ (H @ step))
+        foretold, decrease = -slope - bent / 2, math.nan
         if self.globalization == "line_search":
-            share, decrease, found = self._search(before, g, step, closure)
-            d, foretold = share * d, float(-(share * g @ step) - share**2 * step @ (H @ step) / 2)
+            share, decrease, found = self._search(before, slope, step, closure)
+            d, foretold = share * d, -share * slope - share**2 * bent / 2
             action = f"{action}, {found}" if found else action
         elif self.globalization == "trust_region":
             decrease = before - self._loss_at(step, closure)
@@ -154,9 +155,8 @@ class Newton(SecondOrder):
         return d, lowest, found.iterations, action
 
     def _search(
-        self, loss: float, g: Tensor, step: Tensor, closure: Callable[[], Any]
+        self, loss: float, slope: float, step: Tensor, closure: Callable[[], Any]
     ) -> tuple[float, float, str]:
-        slope = float(g @ step)
         for halving in range(HALVINGS):
             share = 0.5**halving
             decrease = loss - self._loss_at(share * step, closure)
