@@ -1,6 +1,6 @@
 """K-FAC beside SGD with momentum and Adam: steps and time to a loss, cost of a step, memory.
 
-    python benchmarks/curvature.py [--quick FOLDER]
+    python benchmarks/curvature.py [--only PART] [--quick FOLDER]
 
 Writes ``benchmarks/results/curvature.json``.  Every method has the same number of trials, of
 settings that fill its space evenly, ranked by the loss at the end; each with its best settings
@@ -8,6 +8,7 @@ then runs from other seeds.  Time is that of training alone; runs of one seed fo
 """
 
 import argparse
+import json
 import statistics
 import sys
 from collections.abc import Callable, Iterator
@@ -225,16 +226,29 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--quick", type=Path, metavar="FOLDER", help="only try: write there")
-    quick = parser.parse_args().quick
+    parts: dict[str, Callable[[], Iterator[Row]]] = {
+        "steps": lambda: steps(15),
+        "memory": memory,
+        "growth": lambda: growth(11, (128, 256, 512, 1024, 2048), (64, 1024, 4096)),
+        "race": lambda: race(curves.images(), TRIALS, BUDGET, SEEDS),
+    }
+    parser.add_argument("--only", choices=parts, help="measure this; the other rows stay")
+    options = parser.parse_args()
+    quick = options.quick
     torch.set_num_threads(1 if quick else THREADS)
     if quick:
-        rows = [*race(curves.images(500), 1, 8 * EVERY, (1,)), *steps(2, 16, 8), *memory()]
-        rows += growth(2, (8, 16), (4, 8))
-    else:
-        rows = [*steps(15), *memory(), *growth(11, (128, 256, 512, 1024, 2048), (64, 1024, 4096))]
-        rows += race(curves.images(), TRIALS, BUDGET, SEEDS)
+        parts["steps"] = lambda: steps(2, 16, 8)
+        parts["growth"] = lambda: growth(2, (8, 16), (4, 8))
+        parts["race"] = lambda: race(curves.images(500), 1, 8 * EVERY, (1,))
     common = {"threads": torch.get_num_threads(), "torch_version": torch.__version__}
-    write("curvature", [entry | common for entry in rows], folder=quick or RESULTS)
+    chosen = [options.only] if options.only else [*parts]
+    rows = [entry | common for name in chosen for entry in parts[name]()]
+    written = (quick or RESULTS) / "curvature.json"
+    if options.only and written.exists():
+        fresh = {entry["bar"]: entry for entry in rows}
+        kept = json.loads(written.read_text("utf-8"))
+        rows = [fresh.pop(entry["bar"], entry) for entry in kept] + [*fresh.values()]
+    write("curvature", rows, folder=quick or RESULTS)
 
 
 if __name__ == "__main__":

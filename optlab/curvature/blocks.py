@@ -49,7 +49,7 @@ class Block(abc.ABC):
         for name, moment in moments.items():
             seen = self.seen.get(name, 0)
             old = self.averages.get(name)
-            self.averages[name] = kronecker.running_average(old, moment.mean(), decay, seen)
+            self.averages[name] = kronecker.running_average(old, moment, decay, seen)
             self.seen[name] = seen + 1
 
     @abc.abstractmethod

@@ -168,12 +168,15 @@ class Capture:
                     f"{layer.name}: a second backward pass through one forward pass; "
                     "the empirical Fisher takes one"
                 )
-            # Of one sample's loss, where the user's is a mean and may be scaled.
-            gradients[index] = found[number] * (samples / self.settings.loss_scale())
+            gradients[index] = found[number]
             if all(g is not None for g in gradients):
                 with torch.autocast(found[number].device.type, enabled=False):
                     own = self._moments(layer, calls, gradients, samples)
-                    _add(self.moments.setdefault(layer.name, {}), own)
+                # Of one sample's loss, where the user's is a mean and may be scaled.
+                share = samples / self.settings.loss_scale()
+                for name in own.keys() - {"A"}:
+                    own[name].total.mul_(share**2)
+                _add(self.moments.setdefault(layer.name, {}), own)
                 calls.clear()
                 gradients.clear()
 
@@ -196,12 +199,12 @@ class Capture:
         if len(arrived) < len(calls):
             return {}  # the outputs do not depend on it
         g, sharing, basis = (
-            torch.cat(arrived, 1),
+            _joined(arrived),
             self.settings.sharing,
             self._bases.get(layer.name),
         )
         inputs = [layer.inputs(call.x if layer.diagonal else call.x.to(dtype)) for call in calls]
-        rows = torch.cat(inputs, 1)
+        rows = _joined(inputs)
         if layer.kind == "units":
             with_bias = len(layer.params) > 1
             return {"units": kronecker.unit_moment(rows, g, samples, bias=with_bias)}
@@ -218,6 +221,11 @@ class Capture:
             if basis is not None:
                 moments["values"] = kronecker.corrected_moment(rows, g, basis, samples)
         return {**moments, "G": kronecker.gradient_moment(g, sharing, samples)}
+
+
+def _joined(rows: Sequence[Tensor]) -> Tensor:
+    """The rows of several calls, as more positions."""
+    return torch.cat(list(rows), 1) if len(rows) > 1 else rows[0]
 
 
 def _add(total: Moments, more: Moments) -> None:

@@ -109,7 +109,7 @@ class Estimate:
                 "must be called, in training mode and with gradients enabled"
             )
         sums = {
-            f"{name} of {layer}": moment.total.sum()
+            f"{name} of {layer}": _diagonal(moment.total).sum()
             for layer, own in moments.items()
             for name, moment in own.items()
         }
@@ -153,6 +153,11 @@ class Estimate:
             block.load(state["layers"][block.layer.name])
         self.steps = state["steps"]
         self.expect()
+
+
+def _diagonal(total: Tensor) -> Tensor:
+    """Entries that are not finite where any is: a matrix of products has squares there."""
+    return total.diagonal() if total.dim() == 2 and total.shape[0] == total.shape[1] else total
 
 
 def _refuse_double(model: nn.Module) -> None:

@@ -61,19 +61,19 @@ def gradient_moment(g: Tensor, sharing: str, samples: float) -> Moment:
     return Moment(rows.T @ rows, samples)
 
 
-def running_average(old: Tensor | None, new: Tensor, decay: float, seen: int) -> Tensor:
+def running_average(old: Tensor | None, new: Moment, decay: float, seen: int) -> Tensor:
     """An average that is unbiased from the start (Martens and Grosse 2015, section 5).
 
     Args:
-        old: the average so far, of ``seen`` terms.
+        old: the average so far, of ``seen`` terms; it is overwritten.
         new: the next term.
         decay: the share of the old one, which is less at the start: ``1 - 1/k`` at the k-th.
         seen: how many terms are in it.
     """
     if old is None or seen == 0:
-        return new
+        return new.mean()
     keep = min(decay, 1 - 1 / (seen + 1))
-    return keep * old + (1 - keep) * new
+    return old.mul_(keep).add_(new.total, alpha=(1 - keep) / new.divisor)
 
 
 def trace_ratio(A: Tensor, G: Tensor) -> float:

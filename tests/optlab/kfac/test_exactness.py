@@ -28,7 +28,7 @@ def assert_exact(model, x, kind, names=None, **settings):
 
 
 @pytest.mark.parametrize("bias", [True, False])
-@pytest.mark.parametrize("kind", ["gaussian", Gaussian(0.5, "mean")], ids=str)
+@pytest.mark.parametrize("kind", ["gaussian", Gaussian(0.5, "mean")], ids=["sum", "mean"])
 def test_one_layer_with_squared_error(kind, bias):
     assert_exact(double(nn.Linear(4, 3, bias=bias)), x_of(9, 4), kind)
 

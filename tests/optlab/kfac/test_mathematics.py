@@ -72,9 +72,9 @@ def test_single_precision_is_not_taken_for_singular():
 def test_averages_are_plain_means_at_first():
     terms, average = x_of(10, 2), None
     for seen, term in enumerate(terms[:5]):
-        average = kronecker.running_average(average, term, 0.9, seen)
+        average = kronecker.running_average(average, Moment(2 * term, 2), 0.9, seen)
         torch.testing.assert_close(average, terms[: seen + 1].mean(0), **EXACT)
-    average = kronecker.running_average(average, terms[5], 0.5, 5)
+    average = kronecker.running_average(average, Moment(3 * terms[5], 3), 0.5, 5)
     torch.testing.assert_close(average, (terms[:5].mean(0) + terms[5]) / 2, **EXACT)
 
 
