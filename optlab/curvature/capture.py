@@ -8,6 +8,7 @@ and before the user's loss is known: so neither a scale of the loss nor clipping
 factors.  They count when the user's backward pass comes; the empirical Fisher alone is made of it.
 """
 
+import warnings
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -20,7 +21,7 @@ from torch.autograd.graph import GradientEdge, get_gradient_edge
 from optlab.curvature import kronecker
 from optlab.curvature.kronecker import Basis, Moment
 from optlab.curvature.layers import Embedding, Layer
-from optlab.curvature.likelihoods import Likelihood
+from optlab.curvature.likelihoods import Bernoulli, Categorical, Likelihood
 
 #: A layer's moments by name: its factors ``A`` and ``G``, its ``values`` in an eigenbasis, or the
 #: blocks of its ``units``.
@@ -57,6 +58,7 @@ class Capture:
         self.settings = settings
         self.layers = layers
         self.moments: dict[str, Moments] = {}
+        self._judged = False
         self.expect(True, (), {})
         self._calls: dict[Layer, list[Call]] | None = None
         watched = [layer.module.register_forward_hook(self._watch(layer)) for layer in layers]
@@ -111,15 +113,40 @@ class Capture:
         self._passes += 1
         if self.settings.fisher == "empirical":
             self._wait(calls, len(outputs))
+        else:
+            waiting = [self._pass_back(calls, outputs)]
+
+            def count(_: Tensor) -> None:
+                if waiting:  # else a second backward pass
+                    for name, own in waiting.pop().items():
+                        _add(self.moments.setdefault(name, {}), own)
+
+            outputs.register_hook(count)
+        if not self._judged and len(outputs) > 1:
+            self._judged, seen = True, outputs.detach()
+            outputs.register_hook(lambda g: self._judge(seen, g))
+
+    def _judge(self, outputs: Tensor, g: Tensor) -> None:
+        """Warn where the first gradient is that of the losses' sum.
+
+        A target is what the model expects less the gradient of its loss: with a sum these are zeros
+        and ones, with a mean they are not.
+        """
+        kind = self.settings.likelihood
+        if isinstance(kind, Categorical):
+            expected = outputs.softmax(kind.dim)
+        elif isinstance(kind, Bernoulli):
+            expected = outputs.sigmoid()
+        else:
             return
-        waiting = [self._pass_back(calls, outputs)]
-
-        def count(_: Tensor) -> None:
-            if waiting:  # else a second backward pass
-                for name, own in waiting.pop().items():
-                    _add(self.moments.setdefault(name, {}), own)
-
-        outputs.register_hook(count)
+        targets = expected - g
+        odd = (targets - targets.round()).abs().max()
+        if self.settings.loss_scale() == 1 and odd < 1e-3 and g.abs().max() > 0.1:
+            warnings.warn(
+                "the gradient of the outputs is that of a loss added up over the batch: "
+                "K-FAC takes the mean, and any other factor for a learning rate",
+                stacklevel=2,
+            )
 
     def _pass_back(self, calls: dict[Layer, list[Call]], outputs: Tensor) -> dict[str, Moments]:
         """Pass vectors of the Fisher information back, and sum what comes to each layer."""

@@ -483,6 +483,29 @@ def test_outputs_that_do_not_fit():
         assert set(KFAC(Pair(4, 3), "gaussian").plain) == {"weight", "bias"}  # may do as it likes
 
 
+@pytest.mark.parametrize("kind", ["categorical", "bernoulli"])
+def test_a_loss_that_is_no_mean_is_noticed(kind):
+    one_hot = functional.one_hot(Y, 3).double()
+
+    def loss(outputs, reduction):
+        if kind == "categorical":
+            return functional.cross_entropy(outputs, Y, reduction=reduction)
+        value = functional.binary_cross_entropy_with_logits(outputs, one_hot, reduction="sum")
+        return value if reduction == "sum" else value / len(X)
+
+    for reduction in ("mean", "sum"):
+        model = network()
+        optimizer = KFAC(model, kind)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            for _ in range(3):
+                optimizer.zero_grad()
+                loss(model(X), reduction).backward()
+                optimizer.step()
+        said = [str(w.message) for w in caught if "added up over the batch" in str(w.message)]
+        assert len(said) == (reduction == "sum")
+
+
 def test_hooks():
     model = network()
     optimizer = KFAC(model, "categorical")
