@@ -78,3 +78,7 @@ def double(*layers, seed=0):
         with torch.no_grad():
             p.copy_(torch.randn(p.shape, generator=generator, dtype=p.dtype) / 2)
     return model
+
+
+def x_of(*shape, seed=1):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)

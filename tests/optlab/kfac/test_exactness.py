@@ -9,13 +9,9 @@ from torch import nn
 from optlab import KFAC
 from optlab.curvature import Categorical, Gaussian
 from optlab.curvature.likelihoods import likelihood
-from tests.optlab.kfac.blocks import as_columns, double, fisher_blocks, observed
+from tests.optlab.kfac.blocks import as_columns, double, fisher_blocks, observed, x_of
 
 EXACT = {"rtol": 1e-10, "atol": 1e-11}
-
-
-def x_of(*shape, seed=1):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 def assert_exact(model, x, kind, names=None, **settings):

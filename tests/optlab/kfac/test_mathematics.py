@@ -8,8 +8,7 @@ from torch import nn
 
 from optlab.curvature import kronecker, layers, ranks
 from optlab.curvature.kronecker import Moment
-from tests.optlab.kfac.blocks import as_columns, double, observed
-from tests.optlab.kfac.test_exactness import x_of
+from tests.optlab.kfac.blocks import as_columns, double, observed, x_of
 
 EXACT = {"rtol": 1e-10, "atol": 1e-11}
 

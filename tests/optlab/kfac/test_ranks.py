@@ -9,7 +9,7 @@ from torch.nn import functional
 from torch.nn.parallel import DistributedDataParallel
 
 from optlab import KFAC
-from tests.optlab.kfac.test_steps import X, Y, network
+from tests.optlab.kfac.driving import X, Y, network
 
 SETTINGS = [
     dict(fisher="exact"),
