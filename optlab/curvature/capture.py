@@ -37,7 +37,7 @@ class Call(NamedTuple):
 
 
 class Settings(NamedTuple):
-    """What is captured, and how; see :class:`optlab.KFAC`."""
+    """What is captured, and how; see :class:`~optlab.optimizers.kfac.KFAC`."""
 
     likelihood: Likelihood
     fisher: str

@@ -14,7 +14,7 @@ LEAST, SHARE = 10, 0.1
 class Solution(NamedTuple):
     """What :func:`conjugate_gradients` has found.
 
-    Attributes:
+    Args:
         x: the solution, or the best of what was asked for.
         residual: norm of ``b - matrix @ x``.
         iterations: products with the matrix that it took.

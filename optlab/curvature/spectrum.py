@@ -13,7 +13,7 @@ LOST = 100
 class Tridiagonal(NamedTuple):
     """What Lanczos has found: ``matrix @ basis`` is ``basis`` times a tridiagonal matrix.
 
-    Attributes:
+    Args:
         alphas: its diagonal, of shape ``(steps,)``.
         betas: what stands beside it, of shape ``(steps - 1,)``.
         basis: orthonormal columns, of shape ``(n, steps)``.

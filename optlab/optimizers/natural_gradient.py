@@ -21,7 +21,7 @@ class NaturalGradient(OfOutputs):
 
     Args:
         params: tensors to optimise, or groups; each has a ``lr`` of its own.
-        likelihood: as for :class:`~optlab.GaussNewton`.
+        likelihood: as for :class:`~optlab.optimizers.gauss_newton.GaussNewton`.
         lr: the learning rate (eta), in [0, inf).
         damping: added to the eigenvalues of ``F``, in [0, inf).
         fisher: ``"exact"``, ``"sampled"`` or ``"empirical"``, which is no Fisher information.

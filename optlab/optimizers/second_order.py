@@ -20,7 +20,7 @@ from optlab.errors import check_range
 class Report(NamedTuple):
     """What a step did.
 
-    Attributes:
+    Args:
         loss: before it.
         foretold: the decrease that the quadratic model of the loss has.
         decrease: the loss's own, where it was computed; else NaN.
