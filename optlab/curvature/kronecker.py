@@ -79,7 +79,7 @@ def running_average(old: Tensor | None, new: Moment, decay: float, seen: int) ->
 def trace_ratio(A: Tensor, G: Tensor) -> float:
     """The ``pi`` that shares damping out: square root of the mean eigenvalue of A over that of G.
 
-    It is equation 6.3 of Martens and Grosse (2015) with traces for norms; 1 where either is zero.
+    Martens and Grosse (2015, section 6.3), with traces for norms; 1 where either is zero.
     """
     a, g = (_diagonal(factor).mean().item() for factor in (A, G))
     return math.sqrt(a / g) if a > 0 and g > 0 else 1.0

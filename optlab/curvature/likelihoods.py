@@ -3,7 +3,7 @@
 A loss is the mean over the batch of ``l_n = -log p(y_n | f_n)``, up to a constant, where ``f_n``
 are the outputs for sample ``n``.  These likelihoods are of the exponential family in its natural
 parameters, so the Hessian of ``l_n`` in ``f_n`` does not depend on the targets, and is the Fisher
-information of the outputs (Martens 2020, section 9.2).  It is given as vectors ``u`` that add up to
+information of the outputs (Martens 2020).  It is given as vectors ``u`` that add up to
 it, ``sum_r u_r u_r^T``: these are what a network passes back.
 """
 

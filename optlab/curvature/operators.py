@@ -14,7 +14,7 @@ formed (Pearlmutter 1994; Schraudolph 2002): a product costs a few passes throug
 
 ``J`` is the Jacobian of the outputs, ``H_f`` the Hessian of the samples' losses in them, ``u`` a
 sample's score.  The first three cost no randomness; the third is the second for the likelihoods
-here (Martens 2020, section 9.2), and the last is no estimate of any (Kunstner et al. 2019).
+here (Martens 2020), and the last is no estimate of any (Kunstner et al. 2019).
 """
 
 from collections.abc import Callable, Iterable, Sequence
