@@ -31,7 +31,8 @@ book: env ## run what is stale, build the book and serve it (SERVE=0: only build
 	@$(BIN)/python -m book.extensions.build $(if $(filter 0 no false,$(SERVE)),,--serve)
 
 test: env browser assets lint ## every check: linters, then pytest with the book in a browser (JOBS=2)
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadscope
+	@# Threads that wait for each other on cores shared with other tests take many times as long.
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadscope
 
 lint: env ## ruff, mypy and the floors that imports keep to
 	$(BIN)/ruff check .
