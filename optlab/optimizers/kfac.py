@@ -44,8 +44,8 @@ class KFAC(Engine):
         params: parameters or groups to update; all that require a gradient by default.
         momentum: the coefficient (beta), in [0, 1).
         damping: added to the eigenvalues of the Fisher information, in [0, inf).
-        damping_form: ``"factored"``, shared out between the factors, or ``"eigenbasis"``, exact at
-            twice as many products in a step.
+        damping_form: ``"factored"``, shared out between the factors, or ``"eigenbasis"``, exact
+            with twice as many products in a step.
         adaptive: adapt the damping to how well the model of the loss foretells it (the
             Levenberg-Marquardt rule); needs ``step(closure)``, and costs it a call in five.
         fisher: ``"sampled"``, ``"exact"`` (a backward pass for each output) or ``"empirical"``.
