@@ -54,6 +54,8 @@ assets: env ## fetch the scripts that the pages serve (MathJax, widgets)
 bench: env ## measure what the project promises, into benchmarks/results/
 	$(BIN)/python benchmarks/speed.py
 	$(BIN)/python benchmarks/curvature.py
+	$(BIN)/python benchmarks/autoencoders.py
+	$(BIN)/python benchmarks/epochs.py
 	$(BIN)/python benchmarks/import_time.py
 	$(BIN)/python benchmarks/book_time.py
 	$(BIN)/python benchmarks/drop_in.py

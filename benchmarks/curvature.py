@@ -1,102 +1,29 @@
-"""K-FAC beside SGD with momentum and Adam: steps and time to a loss, cost of a step, memory.
+"""What K-FAC costs: a step beside SGD's, its growth with the network, memory.
 
     python benchmarks/curvature.py [--only PART] [--quick FOLDER]
 
-Writes ``benchmarks/results/curvature.json``.  Every method has the same number of trials, of
-settings that fill its space evenly, ranked by the loss at the end; each with its best settings
-then runs from other seeds.  Time is that of training alone; runs of one seed follow each other.
+Writes ``benchmarks/results/curvature.json``.  What its steps gain stands in ``autoencoders.py`` and
+``epochs.py``.
 """
 
 import argparse
-import json
 import statistics
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import curves
 import numpy as np
 import torch
-from curves import EVERY, Method, train
 from paired import ratios, take_turns
-from record import RESULTS, row, write
+from record import RESULTS, row, update
 from torch import nn
 from torch.nn import functional
 
 import optlab
 
-THREADS, TRIALS, SEEDS, BUDGET = 2, 16, (1, 2, 3), 4_000
-METHODS = (
-    Method("SGD with momentum", curves.sgd, {"lr": (3e-4, 3e-2), "forget": (0.005, 0.2)}, BUDGET),
-    Method("Adam", curves.adam, {"lr": (3e-4, 3e-2), "forget": (0.02, 0.3)}, BUDGET),
-    Method(
-        "K-FAC",
-        curves.kfac,
-        {"lr": (0.03, 0.3), "damping": (1e-3, 1.0), "kl_clip": (3e-4, 3e-2)},
-        BUDGET // 8,
-    ),
-)
-TASK = "autoencoder of curves, 256-100-50-12 mirrored, batches of 500"
+THREADS = 2
 
 Row = dict[str, Any]
-
-
-def tune(
-    method: Method, data: torch.Tensor, trials: int, steps: int
-) -> tuple[dict[str, float], Row]:
-    """The best settings, and a row on all that was tried."""
-    tried = []
-    for settings in method.settings(trials):
-        losses = train(method, settings, 0, steps, data).losses
-        tried.append((losses[-1], settings))
-        print(method.name, settings, losses[-1], file=sys.stderr)
-    best, settings = min(tried, key=lambda trial: (not trial[0] < np.inf, trial[0]))
-    entry = row(f"{TASK}: loss of the best of {trials} trials, {method.name}", [best], None)
-    entry |= {"steps": steps, "space": method.space, "settings": settings, "tried": tried}
-    return settings, entry
-
-
-def race(data: torch.Tensor, trials: int, budget: int, seeds: tuple[int, ...]) -> Iterator[Row]:
-    """Steps and seconds to the loss that SGD with momentum ends at."""
-    best = {}
-    for method in METHODS:
-        best[method.name], entry = tune(method, data, trials, method.trial * budget // BUDGET)
-        yield entry
-    first, *others = METHODS
-    steps: dict[str, list[float]] = {method.name: [] for method in METHODS}
-    seconds: dict[str, list[float]] = {method.name: [] for method in METHODS}
-    for seed in seeds:
-        reference = train(first, best[first.name], seed, budget, data)
-        target = reference.losses[-1]
-        steps[first.name].append(budget)
-        seconds[first.name].append(reference.seconds[-1])
-        print(first.name, seed, target, reference.seconds[-1], file=sys.stderr)
-        for method in others:
-            run = train(method, best[method.name], seed, budget, data, target)
-            # One that does not arrive is counted with all the steps that it had.
-            reached = run.steps_to(target)
-            steps[method.name].append(reached or budget)
-            seconds[method.name].append(run.seconds[-1])
-            print(method.name, seed, reached, run.losses[-1], run.seconds[-1], file=sys.stderr)
-    own = METHODS[-1].name
-    for method, fewer, share in zip(METHODS, (8, 4), (0.3, 0.6), strict=False):
-        name = method.name
-        details = {"seeds": seeds, "to_the_loss_after": budget}
-        gained = row(
-            f"{TASK}: K-FAC's steps over those of {name}, to the loss that SGD ends at",
-            ratios(steps[own], steps[name]),
-            1 / fewer,
-            at_most=True,
-        )
-        yield gained | details | {"steps": {own: steps[own], name: steps[name]}}
-        spent = row(
-            f"{TASK}: K-FAC's time over that of {name}, to the loss that SGD ends at",
-            ratios(seconds[own], seconds[name]),
-            share,
-            at_most=True,
-        )
-        yield spent | details | {"seconds": {own: seconds[own], name: seconds[name]}}
 
 
 def perceptron(width: int, layers: int = 4) -> nn.Sequential:
@@ -230,7 +157,6 @@ def main() -> None:
         "steps": lambda: steps(15),
         "memory": memory,
         "growth": lambda: growth(11, (128, 256, 512, 1024, 2048), (64, 1024, 4096)),
-        "race": lambda: race(curves.images(), TRIALS, BUDGET, SEEDS),
     }
     parser.add_argument("--only", choices=parts, help="measure this; the other rows stay")
     options = parser.parse_args()
@@ -239,16 +165,10 @@ def main() -> None:
     if quick:
         parts["steps"] = lambda: steps(2, 16, 8)
         parts["growth"] = lambda: growth(2, (8, 16), (4, 8))
-        parts["race"] = lambda: race(curves.images(500), 1, 8 * EVERY, (1,))
     common = {"threads": torch.get_num_threads(), "torch_version": torch.__version__}
     chosen = [options.only] if options.only else [*parts]
     rows = [entry | common for name in chosen for entry in parts[name]()]
-    written = (quick or RESULTS) / "curvature.json"
-    if options.only and written.exists():
-        fresh = {entry["bar"]: entry for entry in rows}
-        kept = json.loads(written.read_text("utf-8"))
-        rows = [fresh.pop(entry["bar"], entry) for entry in kept] + [*fresh.values()]
-    write("curvature", rows, folder=quick or RESULTS)
+    update("curvature", rows, quick or RESULTS)
 
 
 if __name__ == "__main__":

@@ -38,17 +38,30 @@ def row(
 
 def write(topic: str, rows: list[dict[str, Any]], table: str = "", folder: Path = RESULTS) -> None:
     """Write ``TOPIC.json``, and say what it holds, row by row or in a table."""
+    _store(topic, rows, folder)
+    print(table or "\n".join(_sentence(entry) for entry in rows))
+
+
+def update(topic: str, rows: list[dict[str, Any]], folder: Path = RESULTS) -> None:
+    """Write rows over those of the same bars; what else ``TOPIC.json`` has stays."""
+    written = folder / f"{topic}.json"
+    kept = json.loads(written.read_text("utf-8")) if written.exists() else []
+    fresh = {entry["bar"]: entry for entry in rows}
+    _store(topic, [fresh.pop(entry["bar"], entry) for entry in kept] + [*fresh.values()], folder)
+    print("\n".join(_sentence(entry) for entry in rows))
+
+
+def _store(topic: str, rows: list[dict[str, Any]], folder: Path) -> None:
     folder.mkdir(exist_ok=True)
     path = folder / f"{topic}.json"
     partial = path.with_suffix(".partial")
     partial.write_text(json.dumps(rows, indent=1) + "\n", "utf-8")
     partial.replace(path)
-    if table:
-        print(table)
-        return
-    for entry in rows:
-        verdict = VERDICTS[entry["holds"]]
-        print(f"{entry['bar']}: {entry['value']} (limit {entry['limit']}), {verdict}")
+
+
+def _sentence(entry: dict[str, Any]) -> str:
+    verdict = VERDICTS[entry["holds"]]
+    return f"{entry['bar']}: {entry['value']} (limit {entry['limit']}), {verdict}"
 
 
 def processor() -> str:
