@@ -17,6 +17,7 @@ sum (*reduce*: the positions are averaged on the way to one loss; Eschenhagen et
 A factor that is diagonal, as ``A`` of an embedding, is its diagonal, a tensor of one dimension.
 """
 
+import itertools
 import math
 from typing import NamedTuple
 
@@ -26,6 +27,8 @@ from torch import Tensor
 LinAlgError = torch.linalg.LinAlgError  # type: ignore[attr-defined]
 #: How the positions at which a layer's weight is used are brought together.
 SHARINGS = ("expand", "reduce")
+#: From this width on, four strips of a product take less time than the whole.
+WIDE = 400
 
 
 class Moment(NamedTuple):
@@ -45,7 +48,7 @@ class Moment(NamedTuple):
 def input_moment(a: Tensor, sharing: str) -> Moment:
     """Of a layer's inputs, of shape ``(samples, positions, in)``, for the factor ``A``."""
     rows = a.mean(1) if sharing == "reduce" else a.flatten(0, 1)
-    return Moment(rows.T @ rows, len(rows))
+    return Moment(gram(rows), len(rows))
 
 
 def gradient_moment(g: Tensor, sharing: str, samples: float) -> Moment:
@@ -58,7 +61,20 @@ def gradient_moment(g: Tensor, sharing: str, samples: float) -> Moment:
             positions.
     """
     rows = g.sum(1) if sharing == "reduce" else g.flatten(0, 1)
-    return Moment(rows.T @ rows, samples)
+    return Moment(gram(rows), samples)
+
+
+def gram(rows: Tensor) -> Tensor:
+    """``rows^T rows``; of a wide one the half below the diagonal is copied, not computed."""
+    width = rows.shape[1]
+    if width < WIDE:
+        return rows.T @ rows
+    product, edges = rows.new_empty(width, width), [width * k // 4 for k in range(5)]
+    for begin, end in itertools.pairwise(edges):
+        strip = rows[:, begin:end].T @ rows[:, begin:]
+        product[begin:end, begin:] = strip
+        product[end:, begin:end] = strip[:, end - begin :].T
+    return product
 
 
 def running_average(old: Tensor | None, new: Moment, decay: float, seen: int) -> Tensor:

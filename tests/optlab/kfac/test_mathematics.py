@@ -37,6 +37,14 @@ def test_factored_damping_is_its_formula():
     assert kronecker.trace_ratio(0 * A, G) == kronecker.trace_ratio(A, 0 * G) == 1
 
 
+@pytest.mark.parametrize("width", [1, kronecker.WIDE - 1, kronecker.WIDE, kronecker.WIDE + 3])
+def test_gram_is_the_product_with_the_transpose(width):
+    rows = x_of(7, width)
+    found = kronecker.gram(rows)
+    torch.testing.assert_close(found, rows.T @ rows, **EXACT)
+    torch.testing.assert_close(found, found.T, rtol=1e-14, atol=1e-14)
+
+
 @pytest.mark.parametrize("left", [A, A.diagonal()], ids=["full", "diagonal"])
 @pytest.mark.parametrize("damping", [1e-3, 1.0])
 def test_damping_in_the_eigenbasis_is_exact(left, damping):
