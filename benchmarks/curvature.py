@@ -3,10 +3,12 @@
     python benchmarks/curvature.py [--only PART] [--quick FOLDER]
 
 Writes ``benchmarks/results/curvature.json``.  What its steps gain stands in ``autoencoders.py`` and
-``epochs.py``.
+``epochs.py``; other libraries are in the comparison where they are installed, see ``peers.py``.
 """
 
 import argparse
+import functools
+import gc
 import statistics
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,8 +17,9 @@ from typing import Any
 import numpy as np
 import torch
 from paired import ratios, take_turns
+from peers import Peer, Step, installed
 from record import RESULTS, row, update
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional
 
 import optlab
@@ -33,18 +36,25 @@ def perceptron(width: int, layers: int = 4) -> nn.Sequential:
     return nn.Sequential(*made[:-1])
 
 
-def step_of(width: int, samples: int, make: Callable[[nn.Module], Any]) -> Callable[[], None]:
+def step_of(width: int, samples: int, make: Callable[[nn.Module], Any]) -> Step:
     """A training step of a perceptron."""
-    model = perceptron(width)
-    optimizer = make(model)
-    x, y = torch.randn(samples, width), torch.randint(width, (samples,))
 
-    def step() -> None:
-        optimizer.zero_grad()
-        functional.cross_entropy(model(x), y).backward()
-        optimizer.step()
+    def own(model: nn.Module, x: Tensor, y: Tensor) -> Step:
+        optimizer = make(model)
 
-    return step
+        def step() -> None:
+            optimizer.zero_grad()
+            functional.cross_entropy(model(x), y).backward()
+            optimizer.step()
+
+        return step
+
+    return stepping(width, samples, own)
+
+
+def stepping(width: int, samples: int, peer: Peer) -> Step:
+    """The same for a contender that makes its whole step."""
+    return peer(perceptron(width), torch.randn(samples, width), torch.arange(samples) % width)
 
 
 def of_sgd(model: nn.Module) -> torch.optim.Optimizer:
@@ -84,6 +94,8 @@ def steps(rounds: int, width: int = 512, samples: int = 512) -> Iterator[Row]:
 
     made = {name: ten(step_of(width, samples, of_kfac(**v[0]))) for name, v in variants.items()}
     made["SGD"] = ten(step_of(width, samples, of_sgd))
+    for name, peer in installed().items():
+        variants[name], made[name] = ({}, False), ten(stepping(width, samples, peer))
     times = take_turns(made, rounds, 1e-3, lambda: None, 1)
     for name, (settings, limited) in variants.items():
         limit = limits[settings["factor_every"]] if limited else None
@@ -124,27 +136,40 @@ def growth(rounds: int, widths: tuple[int, ...], batches: tuple[int, ...]) -> It
 
 
 def memory() -> Iterator[Row]:
-    """What an optimizer keeps, as a multiple of the model."""
-    for name, make in {"SGD": of_sgd, "K-FAC": of_kfac(), "EKFAC": of_kfac(ekfac=True)}.items():
-        model = perceptron(512)
-        optimizer = make(model)
-        for _ in range(2):
-            x = torch.randn(64, 512)
-            functional.cross_entropy(model(x), torch.zeros(64, dtype=torch.long)).backward()
-            optimizer.step()
-        kept = sum(t.nbytes for t in tensors(optimizer.state_dict()))
-        size = sum(p.nbytes for p in model.parameters())
+    """What an optimizer keeps beyond parameters and gradients, as a multiple of the model."""
+    contenders: dict[str, Callable[[], Step]] = {
+        name: functools.partial(step_of, 512, 64, make)
+        for name, make in {
+            "SGD": of_sgd,
+            "Adam": lambda model: torch.optim.Adam(model.parameters(), 1e-6),
+            "K-FAC": of_kfac(),
+            "EKFAC": of_kfac(ekfac=True),
+        }.items()
+    }
+    for name, peer in installed().items():
+        contenders[name] = functools.partial(stepping, 512, 64, peer)
+    model = sum(p.nbytes for p in perceptron(512).parameters())
+    bare = held(functools.partial(step_of, 512, 64, lambda m: torch.optim.SGD(m.parameters(), 0.1)))
+    for name, make in contenders.items():
         title = f"memory: state over the model's parameters, 4 layers of 512, {name}"
-        yield row(title, [kept / size], None)
+        yield row(title, [(held(make) - bare) / model], None)
 
 
-def tensors(tree: Any) -> Iterator[torch.Tensor]:
-    """All tensors in nested dicts and lists."""
-    if isinstance(tree, torch.Tensor):
-        yield tree
-    elif isinstance(tree, dict | list | tuple):
-        for branch in tree.values() if isinstance(tree, dict) else tree:
-            yield from tensors(branch)
+def held(make: Callable[[], Step]) -> int:
+    """Bytes of the tensors that are there after two steps and were not before."""
+    before = storages()
+    step = make()
+    step()
+    step()
+    return sum(size for place, size in storages().items() if place not in before)
+
+
+def storages() -> dict[int, int]:
+    """The memory of all tensors that Python knows: its address and size."""
+    gc.collect()
+    tensors = [found for found in gc.get_objects() if type(found) in (Tensor, nn.Parameter)]
+    memory = [tensor.untyped_storage() for tensor in tensors]
+    return {storage.data_ptr(): storage.nbytes() for storage in memory}
 
 
 def main() -> None:

@@ -64,7 +64,7 @@ def kfac(model: nn.Module, lr: float, damping: float, weight_decay: float) -> An
     return optlab.KFAC(model, "categorical", **settings)
 
 
-COMMON = {"batch": (64.0, 512.0), "epochs": (1.0, 4.0)}
+COMMON = {"batch": (64.0, 512.0), "epochs": (2.0, 8.0)}
 METHODS = (
     Method("AdamW", adamw, {"lr": (1e-3, 1e-2), "weight_decay": (1e-3, 0.3), **COMMON}),
     Method(
