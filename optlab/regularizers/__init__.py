@@ -1,0 +1,21 @@
+"""Regularisation: what keeps a network from fitting the noise of its training data.
+
+:mod:`~optlab.regularizers.penalties` add to the loss, :mod:`~optlab.regularizers.dropout` thins the
+network, :mod:`~optlab.regularizers.averaging` takes the mean of weights, and
+:mod:`~optlab.regularizers.stopping` says when to stop.
+"""
+
+from optlab.regularizers.averaging import WeightAverage, refresh_batch_norm
+from optlab.regularizers.dropout import Dropout
+from optlab.regularizers.penalties import l1_penalty, l2_penalty, smoothed_cross_entropy
+from optlab.regularizers.stopping import EarlyStopping
+
+__all__ = [
+    "Dropout",
+    "EarlyStopping",
+    "WeightAverage",
+    "l1_penalty",
+    "l2_penalty",
+    "refresh_batch_norm",
+    "smoothed_cross_entropy",
+]
