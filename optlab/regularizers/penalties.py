@@ -11,7 +11,7 @@ from optlab.errors import check_range
 def l2_penalty(parameters: Tensor | Iterable[Tensor], weight_decay: float) -> Tensor:
     """``weight_decay / 2 * sum theta^2``, whose gradient is ``weight_decay * theta``.
 
-    So it is what ``weight_decay`` inside the gradient is, as that of :class:`optlab.SGD`.
+    So it is a decay inside the gradient, as that of :class:`~optlab.optimizers.sgd.SGD`.
 
     Args:
         parameters: of any shapes; at least one.
