@@ -59,18 +59,29 @@ def adamw(model: nn.Module, lr: float, weight_decay: float) -> torch.optim.Optim
 
 
 def kfac(model: nn.Module, lr: float, damping: float, weight_decay: float) -> Any:
-    """K-FAC with factors every step and inverses every ten."""
-    settings = dict(lr=lr, damping=damping, weight_decay=weight_decay, kl_clip=None)
-    return optlab.KFAC(model, "categorical", **settings)
+    """K-FAC with factors every five steps and inverses every ten."""
+    settings = dict(lr=lr, damping=damping, weight_decay=weight_decay, kl_clip=1e-2)
+    return optlab.KFAC(model, "categorical", factor_every=5, inverse_every=10, **settings)
 
 
-COMMON = {"batch": (64.0, 512.0), "epochs": (2.0, 8.0)}
+#: Of both spaces. That of the epochs has the target in its reach, and not at its ends.
+BATCH = {"batch": (64.0, 512.0)}
 METHODS = (
-    Method("AdamW", adamw, {"lr": (1e-3, 1e-2), "weight_decay": (1e-3, 0.3), **COMMON}),
+    Method(
+        "AdamW",
+        adamw,
+        {"lr": (1e-3, 1e-2), "weight_decay": (1e-3, 0.3), **BATCH, "epochs": (2.0, 8.0)},
+    ),
     Method(
         "K-FAC",
         kfac,
-        {"lr": (0.01, 0.3), "damping": (1e-3, 0.1), "weight_decay": (1e-4, 1e-2), **COMMON},
+        {
+            "lr": (0.01, 0.2),
+            "damping": (0.03, 1.0),
+            "weight_decay": (1e-4, 1e-2),
+            **BATCH,
+            "epochs": (1.0, 4.0),
+        },
     ),
 )
 
