@@ -101,7 +101,7 @@ def idx(path: Path) -> Tensor:
     try:
         content = gzip.decompress(path.read_bytes())
     except (OSError, EOFError, zlib.error) as error:
-        raise ValueError(f"{path} cannot be unpacked: {error}") from error
+        raise ValueError(f"{path} cannot be unpacked: {error}; get it again") from error
     if content[:3] != b"\0\0\x08" or len(content) < (begin := 4 + 4 * content[3]):
         raise ValueError(f"{path} is no idx file of bytes: it begins with {content[:4]!r}")
     shape = np.frombuffer(content[4:begin], ">u4").tolist()

@@ -67,7 +67,9 @@ class GPT(nn.Module):
 
     875,264 parameters by default, and ``vocabulary * width`` fewer where weights are tied.  All
     weights are linear layers', embeddings' and normalizations'.  They begin with deviation 0.02,
-    those that lead into a sum with that over ``sqrt(2 layers)``.
+    those that lead into a sum with that over ``sqrt(2 layers)``.  Methods that differentiate twice
+    need attention in plain operations: ``with sdpa_kernel(SDPBackend.MATH)`` of
+    :mod:`torch.nn.attention`.
 
     Args:
         vocabulary: how many tokens there are; 256 for bytes.
