@@ -12,7 +12,8 @@ class RNN(nn.Module):
 
     Elman (1990).  4,874 parameters by default.  ``U`` begins as an orthogonal matrix times
     ``gain``: while the units do not saturate, a gradient changes by that factor with every step
-    back in time, and so vanishes or explodes (Pascanu et al. 2013, section 2.1).
+    back in time, and so vanishes or explodes (Pascanu et al. 2013, section 2.1).  Training needs
+    :func:`~optlab.clipping.clip_grad_norm_`.
 
     Args:
         inputs: numbers at each time.

@@ -79,7 +79,10 @@ def test_a_damaged_file_in_the_cache_is_fetched_anew(tmp_path):
     source.write_bytes(BODY)
     fetch(source.as_uri(), HASH, path, ADVICE)
     path.write_bytes(BODY[:-1])
-    fetch(source.as_uri(), HASH, path, ADVICE)
+    with path.open("rb") as reader:
+        fetch(source.as_uri(), HASH, path, ADVICE)
+        # Who reads the old file meanwhile sees no mixture: another has come in its place.
+        assert reader.read() == BODY[:-1]
     assert path.read_bytes() == BODY
 
 

@@ -201,6 +201,18 @@ def test_deviations_of_new_weights():
             assert (p == constant).all(), name
 
 
+def test_kfac_counts_places_as_it_counts_tokens():
+    """Both embeddings are added, so that the same gradients come back to them."""
+    torch.manual_seed(0)
+    model, tokens = GPT(**SMALL), torch.randint(256, (3, 8))
+    optimizer = optlab.KFAC(model, Categorical(dim=-1))
+    functional.cross_entropy(model(tokens).flatten(0, 1), tokens.flatten()).backward()
+    optimizer.step()
+    factors = optimizer.factors()
+    torch.testing.assert_close(factors["positions"][1], factors["tokens"][1])
+    torch.testing.assert_close(factors["positions"][0], torch.full((8,), 1 / 8))
+
+
 def test_tied_weights_are_one():
     model = GPT(**SMALL, tied=True)
     assert model.output.weight is model.tokens.weight
