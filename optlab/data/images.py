@@ -26,7 +26,7 @@ SOURCE = (
     "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/"
     "b2617bb6d3ffa2e429640350f613e3291e10b141/data/fashion"
 )
-#: The published files with their SHA-256: images and labels for training, and those for tests.
+#: The published files, images and labels for training and for tests, with their SHA-256.
 FILES = {
     "train-images-idx3-ubyte.gz": (
         "3aede38d61863908ad78613f6a32ed271626dd12800ba2636569512369268a84"

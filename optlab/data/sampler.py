@@ -9,7 +9,7 @@ from torch import Tensor
 
 from optlab.errors import check_count, check_flag, strict_keywords
 
-#: What a position is in: to change one of these is to change the batches.
+#: What a position refers to, since to change one of these is to change the batches.
 FIXED = ("count", "batch", "seed", "drop_last")
 
 

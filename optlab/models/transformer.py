@@ -8,7 +8,7 @@ from torch.nn import functional
 
 from optlab.errors import check_count, check_flag, strict_keywords
 
-#: A setting with 10,942,464 parameters: ``GPT(**TEN_MILLION)``.
+#: The setting of a model with 10,942,464 parameters, ``GPT(**TEN_MILLION)``.
 TEN_MILLION: dict[str, Any] = dict(context=256, layers=6, heads=6, width=384)
 
 
@@ -68,8 +68,8 @@ class GPT(nn.Module):
     875,264 parameters by default, and ``vocabulary * width`` fewer where weights are tied.  All
     weights are linear layers', embeddings' and normalizations'.  They begin with deviation 0.02,
     those that lead into a sum with that over ``sqrt(2 layers)``.  Methods that differentiate twice
-    need attention in plain operations: ``with sdpa_kernel(SDPBackend.MATH)`` of
-    :mod:`torch.nn.attention`.
+    need attention in plain operations: ``with sdpa_kernel(SDPBackend.MATH)``,
+    which are in ``torch.nn.attention``.
 
     Args:
         vocabulary: how many tokens there are; 256 for bytes.

@@ -64,7 +64,7 @@ def test_statistics_are_those_published(seed):
 
 
 def test_a_linear_model_has_the_published_accuracy():
-    """32% (Greydanus and Kobak 2024, table 1)."""
+    """32% (Greydanus and Kobak 2024)."""
     data = mnist1d()
     model = LogisticRegression(max_iter=300).fit(data.x, data.y)
     assert model.score(data.x_test, data.y_test) == pytest.approx(0.32, abs=0.04)
