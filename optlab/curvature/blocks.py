@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from optlab.curvature import kronecker
-from optlab.curvature.kronecker import Basis, Moment
+from optlab.curvature.kronecker import Basis, LinAlgError, Moment
 from optlab.curvature.layers import Layer
 
 #: How ``damping`` is added to ``A (x) G``.
@@ -178,7 +178,13 @@ class Units(Block):
         """Nothing: the blocks are small."""
 
     def solve(self, V: Tensor, damping: float) -> Tensor:
-        return kronecker.solve_units(V, self.averages["units"], damping)
+        try:
+            return kronecker.solve_units(V, self.averages["units"], damping)
+        except LinAlgError as error:
+            name = self.layer.name
+            raise ValueError(
+                f"the curvature of {name} cannot be inverted with damping={damping!r}: {error}"
+            ) from error
 
     def quadratic(self, D: Tensor) -> Tensor:
         return torch.einsum("ui,uij,uj->", D, self.averages["units"], D)

@@ -244,11 +244,15 @@ def solve_units(V: Tensor, blocks: Tensor, damping: float) -> Tensor:
     """``(block + damping I)^-1`` times each unit's gradient; ``V`` has shape ``(units, 2 or 1)``.
 
     Raises:
-        torch.linalg.LinAlgError: a block is singular.
+        torch.linalg.LinAlgError: a block is singular, or not finite.
     """
-    eye = torch.eye(blocks.shape[-1], dtype=blocks.dtype, device=blocks.device)
-    solved: Tensor = torch.linalg.solve(blocks + damping * eye, V.unsqueeze(-1)).squeeze(-1)
-    return solved
+    values, vectors = _eigen(blocks)
+    lost = 2 * torch.finfo(values.dtype).eps * values.amax(-1, keepdim=True)
+    if damping == 0 and bool((values <= lost).any()):
+        raise LinAlgError("a unit's block is singular")
+    damped = values + damping
+    solved: Tensor = vectors @ ((vectors.mT @ V.unsqueeze(-1)) / damped.unsqueeze(-1))
+    return solved.squeeze(-1)
 
 
 def _diagonal(factor: Tensor) -> Tensor:

@@ -119,6 +119,18 @@ def test_units():
             torch.testing.assert_close(found[u], torch.linalg.solve(damped, V[u]), **EXACT)
 
 
+def test_units_whose_blocks_have_lost_an_eigenvalue_to_rounding():
+    """Of rank one and far above the damping: the other direction has the damping alone."""
+    row = torch.tensor([3e8, 4e8])
+    block, V = torch.outer(row, row)[None], torch.tensor([[4.0, -3.0]])
+    torch.testing.assert_close(kronecker.solve_units(V, block, 1e-3), 1e3 * V)
+    for broken in (block, 0 * block):
+        with pytest.raises(kronecker.LinAlgError, match="singular"):
+            kronecker.solve_units(V, broken, 0.0)
+    with pytest.raises(kronecker.LinAlgError, match="not finite"):
+        kronecker.solve_units(V, block * torch.inf, 1.0)
+
+
 CONVOLUTIONS = [
     (nn.Conv2d(2, 3, 3), (4, 2, 5, 6)),
     (nn.Conv2d(2, 3, (2, 3), stride=(2, 1), padding=(1, 2), dilation=(1, 2)), (4, 2, 5, 6)),

@@ -38,6 +38,16 @@ def test_singular_factors_name_the_layer():
     refused(model, optimizer, ValueError, "curvature of 0 cannot be inverted with damping=0.0")
 
 
+def test_singular_blocks_of_units_name_the_layer():
+    model = nn.Sequential(nn.Linear(4, 3), nn.LayerNorm(3)).double()
+    optimizer = KFAC(model, "categorical", damping=1e-3, factor_decay=0.0)
+    functional.cross_entropy(model(X[:1]), Y[:1]).backward()
+    optimizer.step()
+    optimizer.param_groups[0]["damping"] = 0.0
+    functional.cross_entropy(model(X[:1]), Y[:1]).backward()
+    refused(model, optimizer, ValueError, "curvature of 1 cannot be inverted with damping=0.0")
+
+
 def test_a_second_backward_pass_has_no_empirical_fisher():
     model = network()
     optimizer = KFAC(model, "categorical", fisher="empirical")
