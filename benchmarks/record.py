@@ -2,6 +2,7 @@
 
 import datetime
 import json
+import math
 import os
 import platform
 import statistics
@@ -11,6 +12,7 @@ from typing import Any
 
 RESULTS = Path(__file__).parent / "results"
 VERDICTS = {True: "holds", False: "DOES NOT HOLD", None: "reported"}
+OPEN = "needs a GPU"
 
 
 def row(
@@ -36,6 +38,11 @@ def row(
     }
 
 
+def unmeasured(bar: str, limit: float | None) -> dict[str, Any]:
+    """A row that waits for a machine with a GPU."""
+    return row(bar, [math.nan], limit) | dict(value=None, spread=None, holds=None, open=OPEN)
+
+
 def write(topic: str, rows: list[dict[str, Any]], table: str = "", folder: Path = RESULTS) -> None:
     """Write ``TOPIC.json``, and say what it holds, row by row or in a table."""
     _store(topic, rows, folder)
@@ -43,9 +50,14 @@ def write(topic: str, rows: list[dict[str, Any]], table: str = "", folder: Path 
 
 
 def update(topic: str, rows: list[dict[str, Any]], folder: Path = RESULTS) -> None:
-    """Write rows over those of the same bars; what else ``TOPIC.json`` has stays."""
+    """Write rows over those of the same bars; what else ``TOPIC.json`` has stays.
+
+    A row without a measurement does not take the place of one.
+    """
     written = folder / f"{topic}.json"
     kept = json.loads(written.read_text("utf-8")) if written.exists() else []
+    known = {entry["bar"] for entry in kept}
+    rows = [entry for entry in rows if "open" not in entry or entry["bar"] not in known]
     fresh = {entry["bar"]: entry for entry in rows}
     _store(topic, [fresh.pop(entry["bar"], entry) for entry in kept] + [*fresh.values()], folder)
     print("\n".join(_sentence(entry) for entry in rows))
@@ -60,7 +72,7 @@ def _store(topic: str, rows: list[dict[str, Any]], folder: Path) -> None:
 
 
 def _sentence(entry: dict[str, Any]) -> str:
-    verdict = VERDICTS[entry["holds"]]
+    verdict = entry.get("open") or VERDICTS[entry["holds"]]
     return f"{entry['bar']}: {entry['value']} (limit {entry['limit']}), {verdict}"
 
 
