@@ -1,7 +1,7 @@
 """Buckets: gradients of several parameters that travel in one message."""
 
 import functools
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -17,8 +17,7 @@ LARGEST = 2.0**15
 class Bucket:
     """Gradients of parameters of one dtype and device, and their all-reduce.
 
-    A message has the gradients, one after the other and multiplied by the rank's share, and then
-    for each parameter a one where this rank has a gradient.
+    That of a single parameter is sent from where it is, others from a copy, side by side.
 
     Args:
         name: for the time line.
@@ -41,7 +40,6 @@ class Bucket:
     ) -> None:
         self.name, self.params, self.arrived = name, params, set[Tensor]()
         self._group, self._compressed, self._recorder = group, compressed, recorder
-        self._sizes = [p.numel() for p in params]
 
     @property
     def full(self) -> bool:
@@ -53,25 +51,18 @@ class Bucket:
 
         Args:
             share: of this rank in the mean.
-            silent: this rank has no gradients, whatever the parameters hold.
+            silent: send zeros, whatever the gradients are.
         """
-        grads = [None if silent else p.grad for p in self.params]
-        self._absent = [grad is None for grad in grads]
-        kind = self.params[0]
-        pieces = [
-            kind.new_zeros(size) if grad is None else grad.reshape(-1)
-            for grad, size in zip(grads, self._sizes, strict=True)
+        lines = [
+            torch.zeros_like(p).reshape(-1) if silent or p.grad is None else p.grad.reshape(-1)
+            for p in self.params
         ]
-        present = kind.new_ones(len(grads))
-        if any(self._absent):
-            present[self._absent] = 0
-        self._message = torch.cat([*pieces, present])
+        self._message = lines[0] if len(lines) == 1 else torch.cat(lines)
+        self._message.mul_(share)
         self._scale: Tensor | None = None
-        values = self._message[: -len(self.params)].mul_(share)
         if self._compressed:
-            self._scale = self._common_scale(values)
-            values.mul_(self._scale)
-            self._message = self._message.half()
+            self._scale = self._common_scale(self._message)
+            self._message = (self._message * self._scale).half()
         begin = Recorder.now() if self._recorder else 0.0
         work = distributed.all_reduce(self._message, group=self._group, async_op=True)
         if self._recorder:
@@ -80,22 +71,16 @@ class Bucket:
         else:
             self._arrival = work
 
-    def receive(self) -> None:
-        """Wait for the means, and put them in the place of the gradients.
-
-        Where no rank has a gradient of a parameter, its ``.grad`` stays as it is.
-        """
+    def receive(self, used: Container[Tensor]) -> None:
+        """Wait for the means, and put them in the place of the gradients of those in ``used``."""
         self._arrival.wait()
-        message = self._message.to(self.params[0].dtype)
+        message = self._message
         del self._message  # the memory is the gradients' alone
-        count = len(self.params)
         if self._scale is not None:
-            message[:-count].div_(self._scale)
-        *means, used = message.split([*self._sizes, count])
-        # Elsewhere a gradient may be where there is none here; asking waits for the device.
-        flags = used.tolist() if any(self._absent) else [1.0] * count
-        for p, mean, flag in zip(self.params, means, flags, strict=True):
-            if flag:
+            message = message.to(self.params[0].dtype).div_(self._scale)
+        means = message.split([p.numel() for p in self.params])
+        for p, mean in zip(self.params, means, strict=True):
+            if p in used:
                 mean = mean.view(p.shape)
                 p.grad = mean if p.is_contiguous() else torch.empty_like(p).copy_(mean)
 
@@ -119,22 +104,27 @@ def fill(params: Iterable[Tensor], most: int) -> list[list[Tensor]]:
 
     Args:
         params: in the order of the model.
-        most: bytes in a bucket; a parameter that is larger has one of its own.
+        most: bytes in a bucket; a parameter that has as many is alone.
 
-    >>> sizes = [[2], [3], [1]]
+    Returns:
+        Buckets in the order in which they are complete.
+
+    >>> sizes = [[2], [1], [8], [1], [2]]
     >>> [[len(p) for p in bucket] for bucket in fill([torch.zeros(n) for n in sizes], 16)]
-    [[1, 3], [2]]
+    [[8], [2, 1, 1], [2]]
     """
     buckets: list[list[Tensor]] = []
+    begun: list[Tensor] = []
     for p in reversed([*params]):
-        if buckets:
-            last = buckets[-1]
-            alike = (p.dtype, p.device) == (last[0].dtype, last[0].device)
-            if alike and sum(q.nbytes for q in last) + p.nbytes <= most:
-                last.append(p)
-                continue
-        buckets.append([p])
-    return buckets
+        if p.nbytes >= most:
+            buckets.append([p])
+            continue
+        alike = all((p.dtype, p.device) == (q.dtype, q.device) for q in begun)
+        if begun and not (alike and sum(q.nbytes for q in begun) + p.nbytes <= most):
+            buckets.append(begun)
+            begun = []
+        begun.append(p)
+    return [*buckets, begun] if begun else buckets
 
 
 @torch.no_grad()

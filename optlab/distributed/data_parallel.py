@@ -190,10 +190,22 @@ class DataParallel(nn.Module):
         for p, name in self._names.items():
             if p.grad is None and p in self._bucket_of[p].arrived:
                 raise RuntimeError(f"another hook has taken the gradient of {name}")
+        used = self._used()
         for bucket in self._buckets:
-            bucket.receive()
+            bucket.receive(used)
         self._averaged = self._buffers_due = True
         self._forget()
+
+    def _used(self) -> set[Tensor]:
+        """Parameters of which any rank has a gradient."""
+        absent = [self._silent or p.grad is None for p in self._names]
+        flags = torch.ones(len(absent), dtype=torch.uint8, device=next(iter(self._names)).device)
+        if any(absent):
+            flags[absent] = 0
+        distributed.all_reduce(flags, distributed.ReduceOp.MAX, self.process_group)
+        # Reading them waits for the device.
+        known = flags.tolist() if any(absent) else [1] * len(absent)
+        return {p for p, flag in zip(self._names, known, strict=True) if flag}
 
     def _forget(self) -> None:
         """No backward pass is under way."""
