@@ -32,7 +32,7 @@ class DataParallel(nn.Module):
     Args:
         model: with the same parameters and buffers, by name, shape and dtype, on all ranks.
         process_group: the ranks; all of them by default.
-        bucket_bytes: of a message, about; at least 1.
+        bucket_bytes: of a message at most, but for a parameter that has more; at least 1.
         compress: ``"fp16"`` halves float32's messages.  Gradients are scaled by a power of two, for
             which each bucket waits for the largest entry of all ranks.  With ``N`` ranks, the error
             of an entry is at most ``N 2^-11`` times the mean of its absolute values on the ranks,
@@ -63,7 +63,7 @@ class DataParallel(nn.Module):
         model: nn.Module,
         *,
         process_group: Any = None,
-        bucket_bytes: int = 4 * 2**20,
+        bucket_bytes: int = 2**20,
         compress: str | None = None,
         broadcast_buffers: bool = True,
         recorder: Recorder | None = None,

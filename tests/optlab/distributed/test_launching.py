@@ -51,8 +51,8 @@ def shared(rank, tensor):
 def test_the_rank_that_failed_is_named(how, ranks, message):
     began = time.monotonic()
     with pytest.raises(RuntimeError, match=message):
-        launch(training, ranks, how, timeout=100)
-    assert time.monotonic() - began < 60  # not the timeout
+        launch(training, ranks, how, timeout=1000)
+    assert time.monotonic() - began < 500  # not the timeout
     assert multiprocessing.active_children() == []
 
 
