@@ -61,8 +61,9 @@ class KFAC(Engine):
         loss_scale: what the loss was multiplied by, a number or what returns it, such as
             ``scaler.get_scale``; only ``"empirical"`` asks.
         seed: of the targets drawn.
-        process_group: over whose ranks the batch is spread; that of a model in
-            ``DistributedDataParallel`` is found.
+        process_group: over whose ranks the batch is spread; that of a wrapper, which has the model
+            as ``module`` and a ``process_group``, is found: of torch's
+            ``DistributedDataParallel`` and of :class:`~optlab.distributed.DataParallel`.
 
     Attributes:
         plain: parameters that keep their gradient as it is, by name, with the reason.
@@ -127,8 +128,9 @@ class KFAC(Engine):
         if adaptive and maximize:
             raise ValueError("adaptive damping is for minimizing: maximize must be False")
         self.adaptive, self.kl_clip = adaptive, kl_clip
-        if isinstance(model, nn.parallel.DistributedDataParallel):
-            model, process_group = model.module, process_group or model.process_group
+        inner = getattr(model, "module", None)
+        if isinstance(inner, nn.Module) and hasattr(model, "process_group"):
+            model, process_group = inner, process_group or model.process_group
         if params is None:
             params = [p for p in model.parameters() if p.requires_grad]
         defaults = {

@@ -4,11 +4,12 @@ import functools
 
 import pytest
 import torch
-from torch import distributed, multiprocessing
+from torch import distributed
 from torch.nn import functional
 from torch.nn.parallel import DistributedDataParallel
 
 from optlab import KFAC
+from optlab.distributed import launch
 from tests.optlab.kfac.driving import X, Y, network
 
 SETTINGS = [
@@ -34,19 +35,17 @@ def averaged(model):
         p.grad /= 2
 
 
-def work(rank, path, results):
-    distributed.init_process_group("gloo", f"file://{path}", rank=rank, world_size=2)
-    torch.set_num_threads(1)
+def work(rank):
     x, y = X.chunk(2)[rank], Y.chunk(2)[rank]
-    for number, settings in enumerate(SETTINGS):
+    found = []
+    for settings in SETTINGS:
         wrapped = DistributedDataParallel(network())
         optimizer = KFAC(wrapped, "categorical", **settings)
-        results.put((number, "wrapped", trained(wrapped, optimizer, x, y)))
+        found.append(trained(wrapped, optimizer, x, y))
         model = network()
         group = distributed.group.WORLD
         optimizer = KFAC(model, "categorical", process_group=group, **settings)
-        average = functools.partial(averaged, model)
-        results.put((number, "by hand", trained(model, optimizer, x, y, average)))
+        found.append(trained(model, optimizer, x, y, functools.partial(averaged, model)))
         optimizer.remove_hooks()
     # One rank fails: both say so.
     model = network()
@@ -54,28 +53,17 @@ def work(rank, path, results):
     functional.cross_entropy(model(x[:1]), y[:1]).backward()
     with pytest.raises(ValueError, match="cannot be inverted"):
         optimizer.step()
-    distributed.barrier()
-    distributed.destroy_process_group()
+    return found
 
 
-def test_two_ranks_are_one_process(tmp_path):
-    context = multiprocessing.get_context("spawn")
-    results = context.SimpleQueue()
-    path = str(tmp_path / "meet")
-    ranks = [context.Process(target=work, args=(rank, path, results)) for rank in (0, 1)]
-    for process in ranks:
-        process.start()
-    found = {}
-    for _ in range(4 * len(SETTINGS)):
-        number, form, params = results.get()
-        found.setdefault((number, form), []).append([p.clone() for p in params])
-    for process in ranks:
-        process.join(30)
-        assert process.exitcode == 0
-    for (number, _), (first, second) in found.items():
+def test_two_ranks_are_one_process():
+    pairs = [*zip(*launch(work, 2), strict=True)]
+    assert len(pairs) == 2 * len(SETTINGS)
+    for number, (first, second) in enumerate(pairs):
+        settings = SETTINGS[number // 2]
         for p, q in zip(first, second, strict=True):
             assert torch.equal(p, q)
-        if SETTINGS[number]["fisher"] != "sampled":  # which draws anew on every rank
+        if settings["fisher"] != "sampled":  # which draws anew on every rank
             model = network()
-            expected = trained(model, KFAC(model, "categorical", **SETTINGS[number]), X, Y)
+            expected = trained(model, KFAC(model, "categorical", **settings), X, Y)
             torch.testing.assert_close(first, expected, rtol=1e-10, atol=1e-12)

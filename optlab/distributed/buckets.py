@@ -1,0 +1,142 @@
+"""Buckets: gradients of several parameters that travel in one message."""
+
+import functools
+from collections.abc import Container, Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, distributed
+
+from optlab.distributed.timeline import Recorder
+
+#: The largest entry of a bucket in float16 is in (2^14, 2^15], so that no sum of shares of it, not
+#: even rounded upwards, is above 65504.
+LARGEST = 2.0**15
+
+
+class Bucket:
+    """Gradients of parameters of one dtype and device, and their all-reduce.
+
+    That of a single parameter is sent from where it is, others from a copy, side by side.
+
+    Args:
+        name: for the time line.
+        params: whose ``.grad`` is sent and replaced.
+        group: the ranks.
+        compressed: whether to send float16.
+        recorder: gets a span for each message.
+
+    Attributes:
+        arrived: parameters whose gradient is there, of the backward pass under way.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        params: Sequence[Tensor],
+        group: Any,
+        compressed: bool,
+        recorder: Recorder | None,
+    ) -> None:
+        self.name, self.params, self.arrived = name, params, set[Tensor]()
+        self._group, self._compressed, self._recorder = group, compressed, recorder
+
+    @property
+    def full(self) -> bool:
+        """Whether all gradients are there."""
+        return len(self.arrived) == len(self.params)
+
+    def send(self, share: float | Tensor, silent: bool) -> None:
+        """Begin the all-reduce; on all ranks in the same order.
+
+        Args:
+            share: of this rank in the mean.
+            silent: send zeros, whatever the gradients are.
+        """
+        lines = [
+            torch.zeros_like(p).reshape(-1) if silent or p.grad is None else p.grad.reshape(-1)
+            for p in self.params
+        ]
+        self._message = lines[0] if len(lines) == 1 else torch.cat(lines)
+        self._message.mul_(share)
+        self._scale: Tensor | None = None
+        if self._compressed:
+            self._scale = self._common_scale(self._message)
+            self._message = (self._message * self._scale).half()
+        begin = Recorder.now() if self._recorder else 0.0
+        work = distributed.all_reduce(self._message, group=self._group, async_op=True)
+        if self._recorder:
+            done = functools.partial(self._recorder.add, self.name, "communication", begin)
+            self._arrival = work.get_future().then(lambda _: done())
+        else:
+            self._arrival = work
+
+    def receive(self, used: Container[Tensor]) -> None:
+        """Wait for the means, and put them in the place of the gradients of those in ``used``."""
+        self._arrival.wait()
+        message = self._message
+        del self._message  # the memory is the gradients' alone
+        if self._scale is not None:
+            message = message.to(self.params[0].dtype).div_(self._scale)
+        means = message.split([p.numel() for p in self.params])
+        for p, mean in zip(self.params, means, strict=True):
+            if p in used:
+                mean = mean.view(p.shape)
+                p.grad = mean if p.is_contiguous() else torch.empty_like(p).copy_(mean)
+
+    def _common_scale(self, values: Tensor) -> Tensor:
+        """The power of two that makes the largest entry of all ranks fit; 1 where it is not finite.
+
+        The shares of all ranks add up to one at most: the sum is no larger than the largest
+        gradient, and that is at most the ranks' number times the largest share of one.
+        """
+        largest = values.abs().amax().float()
+        largest = torch.where(largest.isfinite(), largest, torch.inf)
+        distributed.all_reduce(largest, distributed.ReduceOp.MAX, self._group)
+        largest = largest * distributed.get_world_size(self._group)
+        usable = largest.isfinite() & (largest > 0)
+        scale = torch.exp2(torch.floor(torch.log2(LARGEST / largest)))
+        return torch.where(usable, scale, 1.0).to(values.dtype)
+
+
+def fill(params: Iterable[Tensor], most: int) -> list[list[Tensor]]:
+    """Share parameters out to buckets, the last ones first: their gradients are there first.
+
+    Args:
+        params: in the order of the model.
+        most: bytes in a bucket; a parameter that has as many is alone.
+
+    Returns:
+        Buckets in the order in which they are complete.
+
+    >>> sizes = [[2], [1], [8], [1], [2]]
+    >>> [[len(p) for p in bucket] for bucket in fill([torch.zeros(n) for n in sizes], 16)]
+    [[8], [2, 1, 1], [2]]
+    """
+    buckets: list[list[Tensor]] = []
+    begun: list[Tensor] = []
+    for p in reversed([*params]):
+        if p.nbytes >= most:
+            buckets.append([p])
+            continue
+        alike = all((p.dtype, p.device) == (q.dtype, q.device) for q in begun)
+        if begun and not (alike and sum(q.nbytes for q in begun) + p.nbytes <= most):
+            buckets.append(begun)
+            begun = []
+        begun.append(p)
+    return [*buckets, begun] if begun else buckets
+
+
+@torch.no_grad()
+def broadcast(tensors: Iterable[Tensor], group: Any) -> None:
+    """Give the first rank's tensors to all ranks, in a message for each dtype and device."""
+    kinds: dict[tuple[torch.dtype, torch.device], list[Tensor]] = {}
+    for tensor in tensors:
+        kinds.setdefault((tensor.dtype, tensor.device), []).append(tensor)
+    for alike in kinds.values():
+        flat = torch.cat([tensor.reshape(-1) for tensor in alike])
+        distributed.broadcast(flat, group=group, group_src=0)
+        if distributed.get_rank(group) != 0:
+            pieces = flat.split([tensor.numel() for tensor in alike])
+            for tensor, piece in zip(alike, pieces, strict=True):
+                tensor.copy_(piece.view(tensor.shape))
