@@ -78,7 +78,8 @@ def schedule(program: Program, disposable: bool) -> tuple[tuple[Step, ...], tupl
     last.update(dict.fromkeys(outputs, len(operations)))
     home = {result: home for result, home in zip(outputs, homes, strict=True) if result >= inputs}
     written = {home: result - inputs for result, home in home.items()}
-    place, free, scratch = {i: i for i in range(inputs)}, [], []
+    place, free = {i: i for i in range(inputs)}, []
+    scratch: list[bool] = []
     single: set[int] = set()
     steps = []
     for at, (name, operands, number) in enumerate(operations):
