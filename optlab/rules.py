@@ -251,8 +251,8 @@ def ratio(a, b, given):
     >>> ratio(6.0, 2.0, 1.0), ratio(6.0, 0.0, 0.0)
     (3.0, 1.0)
     """
-    p = given / maximum(given, 1e-36)  # 1 or 0, and float32 holds this number
-    return average(a, 1.0, p) / average(b, 1.0, p)
+    absent = maximum(1 - 1e36 * given, 0.0)  # 1 or 0; float32 holds this number
+    return average(1.0, a / (b + absent), absent)
 
 
 def average(mean, value, decay):

@@ -291,6 +291,7 @@ def test_a_ratio_without_norms_is_one(zero):
     for made in (float, np.float32, torch.tensor):
         assert rules.ratio(made(a), made(b), made(0.0)) == 1.0
     assert rules.ratio(np.float32(1e-9), np.float32(4e-9), np.float32(4e-18)) == 0.25
+    assert rules.ratio(6.0, 2.0, torch.tensor(torch.inf)) == 3.0  # an overflow is no zero
     assert math.isnan(rules.ratio(math.nan, 1.0, math.nan))
 
 
