@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from optlab.optimizers import (
         KFAC,
+        LAMB,
+        LARS,
         SGD,
         Adadelta,
         Adagrad,
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "KFAC",
+    "LAMB",
+    "LARS",
     "SGD",
     "Adadelta",
     "Adagrad",

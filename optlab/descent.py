@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from optlab.landscapes import Landscape, landscape
-from optlab.rules import Rule
+from optlab.rules import LAYERWISE, Rule
 from optlab.signatures import check_settings, hyperparameters, rule, starts
 
 
@@ -32,7 +32,8 @@ def descend(
         settings: the rule's hyperparameters, such as ``lr`` and ``beta``.
 
     Raises:
-        ValueError: an unknown name, a hyperparameter out of range, a start of the wrong length.
+        ValueError: an unknown name, a hyperparameter out of range, a start of the wrong length,
+            or many runs for a rule that takes norms: it would take that of all of them.
         TypeError: a keyword that the rule does not take, or steps that are no whole number.
 
     >>> descend("sgd", "ellipse", steps=1, lr=0.01)
@@ -42,6 +43,10 @@ def descend(
     scene = scene if isinstance(scene, Landscape) else landscape(scene)
     check_settings(update, settings)
     point = _start(scene, start)
+    if update in LAYERWISE and any(getattr(theta, "ndim", 0) for theta in point):
+        raise ValueError(
+            f"start must be floats for {update.__name__}(), which takes norms, got {start!r}"
+        )
     state = [[0.0 * theta + start for start in starts(update).values()] for theta in point]
     path = [point]
     for step in range(1, _count(steps) + 1):

@@ -1,10 +1,11 @@
-"""The equations: every elementwise update as a pure function, in order of complexity.
+"""The equations: every first-order update as a pure function, in order of complexity.
 
 A rule takes the parameter ``theta``, its gradient ``g`` and its state, then the hyperparameters
 by keyword; it returns the new parameter and the new state as a tuple.  State starts at zero, or
-at the default that the rule gives it.  Rules use operators and :func:`maximum` alone, so the same
-function runs on Python floats, NumPy arrays and torch tensors, compiled by :mod:`optlab.engine`,
-and, translated by :mod:`optlab.widgets.javascript`, in a browser.
+at the default that the rule gives it.  Rules use operators, :func:`maximum` and :func:`norm`
+alone, so the same function runs on Python floats, NumPy arrays and torch tensors, compiled by
+:mod:`optlab.engine`, and, translated by :mod:`optlab.widgets.javascript`, in a browser.  All but
+:data:`LAYERWISE` are elementwise: what becomes of an entry does not depend on the others.
 
 The symbols are the chapters': ``theta`` parameter, ``g`` gradient, ``lr`` the learning rate (eta),
 ``v`` velocity or second moment, ``m`` first moment, ``beta`` a decay, ``step`` the update's number
@@ -206,6 +207,54 @@ def adamax(theta, g, m, u, *, lr, beta1, beta2, eps, step):
     return theta, m, u
 
 
+def lars(theta, g, v, *, lr, beta, weight_decay, trust_coefficient, eps, trust=1):
+    """Momentum in which a layer moves in proportion to its norm, whatever its gradient's is.
+
+    You, Gitman and Ginsburg (2017), *Large batch training of convolutional networks*, algorithm 1
+    and eq. 6: the learning rate is in the velocity.  The paper has no ``eps``; ``trust`` 0 leaves
+    the layer's own rate at 1.
+
+    >>> lars(2.0, 0.5, 0.0, lr=0.5, beta=0.9, weight_decay=0.0, trust_coefficient=0.25, eps=0.0)
+    (1.75, 0.25)
+    """
+    w, d = norm(theta), norm(g)
+    rate = ratio(trust_coefficient * w, d + weight_decay * w + eps, trust * w * d)
+    v = beta * v + lr * rate * (g + weight_decay * theta)
+    theta = theta - v
+    return theta, v
+
+
+def lamb(theta, g, m, v, *, lr, beta1, beta2, eps, weight_decay, step, trust=1):
+    """AdamW whose step, decay and all, is brought to the norm of its layer.
+
+    You et al. (2020), *Large batch optimization for deep learning: training BERT in 76 minutes*,
+    algorithm 2, with the identity for phi.  ``trust`` 0 leaves the step as it is.
+    """
+    m = average(m, g, beta1)
+    v = average(v, g * g, beta2)
+    m_hat = m / (1 - beta1**step)
+    v_hat = v / (1 - beta2**step)
+    u = m_hat / (v_hat**0.5 + eps) + weight_decay * theta
+    w, d = norm(theta), norm(u)
+    theta = theta - lr * ratio(w, d, trust * w * d) * u
+    return theta, m, v
+
+
+def norm(x):
+    """The Euclidean norm of a layer: of an array or tensor as a whole, of a float its size."""
+    return (x * x).sum() ** 0.5 if hasattr(x, "sum") else abs(x)
+
+
+def ratio(a, b, given):
+    """a / b where ``given``, a product of norms, is above zero, else 1; no branch is needed.
+
+    >>> ratio(6.0, 2.0, 1.0), ratio(6.0, 0.0, 0.0)
+    (3.0, 1.0)
+    """
+    absent = maximum(1 - 1e36 * given, 0.0)  # 1 or 0; float32 holds this number
+    return average(1.0, a / (b + absent), absent)
+
+
 def average(mean, value, decay):
     """A running mean in which the past fades: after t steps it holds a share 1 - decay^t of truth.
 
@@ -242,8 +291,10 @@ RULES: dict[str, Rule] = {
     for rule in (
         *(sgd, momentum, nesterov, adagrad, adadelta),
         *(rmsprop, rmsprop_momentum, rmsprop_centered, rmsprop_centered_momentum),
-        *(adam, adamw, amsgrad, nadam, radam, adamax),
+        *(adam, adamw, amsgrad, nadam, radam, adamax, lars, lamb),
     )
 }
+#: Rules that take norms: an array or tensor is one layer to them, and entries are not apart.
+LAYERWISE = (lars, lamb)
 #: What rules are written with; a page carries those that its rules call.
-PARTS = (average, variance, l2_decay, decoupled_decay)
+PARTS = (ratio, average, variance, l2_decay, decoupled_decay)

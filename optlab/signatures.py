@@ -21,6 +21,8 @@ RANGES = {
     "lr_decay": "[0, inf)",
     "momentum_decay": "[0, inf)",
     "weight_decay": "[0, inf)",
+    "trust_coefficient": "[0, inf)",
+    "trust": "[0, 1]",
 }
 
 

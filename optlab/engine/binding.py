@@ -42,11 +42,13 @@ class Binding:
         self.memory = {name: first for name, first in start.items() if name not in self.numbers}
         self.names = [*self.memory]
         self.counted = [name for name in start if name in self.numbers]
-        weight_decay, decoupled = group["weight_decay"], group.get("decoupled_weight_decay", False)
+        taken = hyperparameters(rule)
+        weight_decay = 0.0 if "weight_decay" in taken else group["weight_decay"]
+        decoupled = group.get("decoupled_weight_decay", False)
         form = (rule, group["maximize"], decoupled and weight_decay != 0, weight_decay != 0)
         settings = {"engine_lr": group["lr"], "engine_decay": weight_decay, **settings}
         self.settings = {name: float(value) for name, value in settings.items()}
-        self.stepped = "step" in hyperparameters(rule)
+        self.stepped = "step" in taken
         if form not in recorders:
             shaped = [name in self.memory for name in start]
             recorders[form] = Recorder(functools.partial(_move, *form), shaped)
@@ -56,12 +58,18 @@ class Binding:
         self.values = values if lasting else None
 
     def record(self, block: Block) -> tuple[Recording, list[str], dict[str, float]]:
-        """What to do with a block, the names of its state, and what its numbers become."""
+        """What to do with a block, the names of its state, and what its numbers become.
+
+        Raises:
+            TypeError: the rule takes norms, and the block has several parameters in one.
+        """
         # Without a count in its state, torch tells the first step from the others.
         step = block.number("step") + 1 if "step" in self.numbers else 2.0 - block.fresh
         if self.stepped:
             self.settings["step"] = step
         recording = self.recorder([block.number(name) for name in self.counted], self.settings)
+        if recording.program.layerwise and block.packed:
+            raise TypeError("a rule that takes norms needs layerwise = True in its optimizer")
         counted = dict(zip(self.counted, recording.floats, strict=True)) if self.counted else {}
         if "step" in self.numbers:
             counted["step"] = step

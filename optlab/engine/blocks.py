@@ -63,6 +63,7 @@ class Block:
             place = slice(start, start + len(indices))
             self.parts.append(Part(place, self.params[place], state, memory, pool))
             start = place.stop
+        self.packed = any(part.packed for part in self.parts)
         columns = [[piece for part in self.parts for piece in part.pieces[n]] for n in memory]
         columns += counted
         rows = list(zip(*columns, strict=True))
@@ -196,12 +197,14 @@ class Arrangement:
         memory: Mapping[str, float],
         numbers: Mapping[str, float],
         pool: MutableMapping[Any, Tensor],
+        apart: bool,
     ) -> None:
         """Make blocks for the gradients that have none.
 
         Args:
             grads: the group's gradients.
             state, memory, numbers, pool: as for :class:`Block`.
+            apart: pack no parameters.
         """
         # Parameters that were apart stay so: else those that come and go would move every time.
         origin = {p: number for number, block in enumerate(self.dropped) for p in block.params}
@@ -216,6 +219,6 @@ class Arrangement:
 
         placed = {i for block in self.blocks for i in block.indices}
         rest = [i for i, g in enumerate(grads) if g is not None and i not in placed]
-        for parts in partition(self.params, rest, past):
+        for parts in partition(self.params, rest, past, apart):
             self.blocks.append(Block(parts, self.params, state, memory, numbers, pool))
         self.dropped = []

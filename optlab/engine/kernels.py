@@ -32,6 +32,7 @@ FORMULAS: dict[str, Callable[..., Tensor]] = {
     "maximum": torch.maximum,
     "clip": torch.clip,
     "pow": torch.pow,
+    "sum": torch.sum,
 }
 #: The same into a tensor that is there, each in one pass over memory.
 IN_PLACE: dict[str, Callable[..., Tensor]] = {
@@ -41,6 +42,7 @@ IN_PLACE: dict[str, Callable[..., Tensor]] = {
     "add": lambda x, y, s, out: torch.add(x, y, alpha=s, out=out),
     "addcmul": lambda x, a, b, s, out: torch.addcmul(x, a, b, value=s, out=out),
     "addcdiv": lambda x, a, b, s, out: torch.addcdiv(x, a, b, value=s, out=out),
+    "sum": lambda x, out: out.copy_(x.sum()),
     "copy": lambda x, out: out.copy_(x),
 }
 
@@ -62,12 +64,13 @@ class Step(NamedTuple):
     out: int
 
 
-def schedule(program: Program, disposable: bool) -> tuple[tuple[Step, ...], int]:
-    """The steps of a program in place, and how many scratch tensors they need.
+def schedule(program: Program, disposable: bool) -> tuple[tuple[Step, ...], tuple[bool, ...]]:
+    """The steps of a program in place, and of each scratch tensor whether it has their shape.
 
     The gradient is not written to, unless it is ``disposable``.  New state goes where the old one
     lies as soon as nothing reads that any more, and so does what is on the way to it; other
-    results go to scratch tensors, which are used again.
+    results go to scratch tensors, which are used again.  A sum, and what is computed from sums
+    alone, is one number with a scratch tensor of its own.
     """
     inputs, operations, outputs = program.inputs, program.operations, program.outputs
     homes = (0, *range(2, inputs))  # the parameter and the state; place 1 is the gradient
@@ -75,27 +78,35 @@ def schedule(program: Program, disposable: bool) -> tuple[tuple[Step, ...], int]
     last.update(dict.fromkeys(outputs, len(operations)))
     home = {result: home for result, home in zip(outputs, homes, strict=True) if result >= inputs}
     written = {home: result - inputs for result, home in home.items()}
-    place, free, count = {i: i for i in range(inputs)}, [], inputs
+    place, free = {i: i for i in range(inputs)}, []
+    scratch: list[bool] = []
+    single: set[int] = set()
     steps = []
     for at, (name, operands, number) in enumerate(operations):
         result, read = inputs + at, tuple(place[operand] for operand in operands)
         over = {place[operand] for operand in operands if last[operand] == at}
-        free += [spot for spot in over if spot >= inputs or (disposable and spot == 1)]
+        shaped = {spot for spot in over if spot < inputs or scratch[spot - inputs]}
+        free += [spot for spot in shaped if spot >= inputs or (disposable and spot == 1)]
         passed = [spot for spot in over if last[result] <= written.get(spot, -1)]
-        if result in home and last.get(home[result], -1) <= at:
+        if name == "sum" or single.issuperset(operands):
+            single.add(result)
+            spot = inputs + len(scratch)
+            scratch.append(False)
+        elif result in home and last.get(home[result], -1) <= at:
             spot = home[result]
         elif passed:
             spot = passed[0]
         elif free:
             spot = free.pop()
         else:
-            spot, count = count, count + 1
+            spot = inputs + len(scratch)
+            scratch.append(True)
         place[result] = spot
         steps.append(Step(IN_PLACE[name], read, number, spot))
     for result, target in zip(outputs, homes, strict=True):
         if place[result] != target:
             steps.append(Step(IN_PLACE["copy"], (place[result],), -1, target))
-    return tuple(steps), count - inputs
+    return tuple(steps), tuple(scratch)
 
 
 def run(
@@ -115,16 +126,17 @@ def run(
     """
     if disposable not in program.kept:
         program.kept[disposable] = schedule(program, disposable)
-    steps, count = program.kept[disposable]
+    steps, shaped = program.kept[disposable]
     theta = tensors[0]
     chunks: Iterable[Sequence[Tensor]] = [tensors]
-    if theta.numel() > CHUNK and theta.dim() == 1 and (count or theta.dtype in HALF):
+    splits = theta.numel() > CHUNK and theta.dim() == 1 and not program.layerwise
+    if splits and (shaped or theta.dtype in HALF):
         chunks = zip(*(tensor.split(CHUNK) for tensor in tensors), strict=True)
     scratch: list[Tensor] = []
     for theta, g, *state in chunks:
         work = theta.float() if theta.dtype in HALF else theta
         if not scratch or scratch[0].shape != theta.shape:
-            scratch = [torch.empty_like(work) for _ in range(count)]
+            scratch = [torch.empty_like(work) if full else work.new_empty(()) for full in shaped]
         places = [work, g if work is theta else g.float(), *state, *scratch]
         for operation, operands, number, out in steps:
             if number < 0:

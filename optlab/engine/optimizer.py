@@ -31,12 +31,13 @@ Gradients = list[Tensor | None]
 
 
 class Engine(Checkpointed, abc.ABC):
-    """Base of the elementwise optimizers.
+    """Base of the optimizers.
 
     Subclasses set ``ranges`` (hyperparameter: allowed interval), ``flags`` (hyperparameters that
     are true or false), ``memory`` (a rule's state variable: torch's name for it in
-    ``state_dict``) and ``numbers`` (torch's names of state that is one number per parameter), and
-    define :meth:`bind`.
+    ``state_dict``), ``numbers`` (torch's names of state that is one number per parameter) and
+    ``layerwise`` (whether a rule takes norms, so that each parameter stays by itself), and define
+    :meth:`bind`.  Weight decay is the engine's, unless the rule takes it.
 
     Parameters of half precision are updated in float32 and keep float32 state.  ``.grad`` is
     never modified.  A parameter whose gradient is ``None`` is skipped.  With ``compile`` a rule
@@ -45,6 +46,7 @@ class Engine(Checkpointed, abc.ABC):
 
     ranges: ClassVar[dict[str, str]]
     flags: ClassVar[tuple[str, ...]] = ("maximize",)
+    layerwise: ClassVar[bool] = False
     compile: bool
 
     def __init__(self, params: Any, defaults: dict[str, Any], compile: bool = False) -> None:
@@ -201,7 +203,8 @@ class Engine(Checkpointed, abc.ABC):
             self._arrangements.setdefault(index, Arrangement())
         arrangement = self._arrangements[index]
         if not arrangement.fits(group["params"], grads, complete, self.state, binding.memory):
-            arrangement.renew(grads, self.state, binding.memory, binding.numbers, self._pool)
+            state = self.state, binding.memory, binding.numbers
+            arrangement.renew(grads, *state, self._pool, self.layerwise)
         prepared = []
         for block in arrangement.blocks:
             own = block.pick(grads)

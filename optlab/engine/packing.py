@@ -86,7 +86,10 @@ def row(tensor: Tensor) -> tuple[int, ...] | None:
 
 
 def partition(
-    params: Sequence[Tensor], indices: Sequence[int], past: Callable[[Tensor], Hashable]
+    params: Sequence[Tensor],
+    indices: Sequence[int],
+    past: Callable[[Tensor], Hashable],
+    apart: bool = False,
 ) -> list[list[list[int]]]:
     """Which of the parameters form a block, and in a block those that are packed together.
 
@@ -94,6 +97,7 @@ def partition(
         params: a group's parameters.
         indices: those to place.
         past: of a parameter, what must agree in a block.
+        apart: pack none.
 
     Returns:
         Indices, block by block and part by part; in a part those with equal rows side by side, the
@@ -105,7 +109,7 @@ def partition(
         p = params[i]
         size, key = p.numel(), (p.device, p.dtype, past(p))
         parts = blocks.setdefault(key, [])
-        if not packable(p):
+        if apart or not packable(p):
             parts.append([i])
             continue
         part, filled = begun.get(key, ([], FULL))

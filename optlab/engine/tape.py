@@ -28,10 +28,11 @@ class Program:
         inputs: how many tensors are given: the parameter, its gradient, its state.
         operations: in order.
         outputs: which tensors are the new parameter and the new state.
+        layerwise: whether one of them sums over a parameter, which then must be by itself.
         kept: what :mod:`optlab.engine.kernels` has made of it.
     """
 
-    __slots__ = ("inputs", "kept", "operations", "outputs")
+    __slots__ = ("inputs", "kept", "layerwise", "operations", "outputs")
 
     def __init__(
         self, inputs: int, operations: Sequence[Operation], outputs: Sequence[int]
@@ -39,6 +40,7 @@ class Program:
         self.inputs = inputs
         self.operations = tuple(operations)
         self.outputs = tuple(outputs)
+        self.layerwise = any(name == "sum" for name, *_ in self.operations)
         self.kept: dict[Any, Any] = {}
 
     def same(self, other: "Program") -> bool:
@@ -245,6 +247,10 @@ class Term:
         if not isinstance(low, NUMBER):
             raise TypeError(f"maximum() takes tensors and numbers, got {low!r}")
         return Term(self.tape, self.tape.emit("clip", (self.value(),), low))
+
+    def sum(self) -> "Term":
+        """What :func:`optlab.rules.norm` asks of an array."""
+        return Term(self.tape, self.tape.emit("sum", (self.base(),)), self.scale)
 
     def __bool__(self) -> bool:
         raise TypeError("a rule must not branch on the entries of a tensor: use maximum()")

@@ -19,6 +19,8 @@ They raise a ValueError for a value out of its range, for no parameters and, at 
 gradient; a TypeError for a misspelt keyword or a value of the wrong kind.  The rules, in
 :mod:`optlab.rules`, name their papers.
 
+:class:`LARS` and :class:`LAMB`, which torch lacks, say themselves what their weight decay does.
+
 Those of second order say themselves what they take: :class:`Newton`, :class:`GaussNewton` and
 :class:`NaturalGradient` solve one system for all parameters, :class:`KFAC` one for every layer.
 """
@@ -27,12 +29,15 @@ from optlab.optimizers.adam import Adam, Adamax, AdamW, NAdam, RAdam
 from optlab.optimizers.adaptive import Adadelta, Adagrad, RMSprop
 from optlab.optimizers.gauss_newton import GaussNewton
 from optlab.optimizers.kfac import KFAC
+from optlab.optimizers.large_batch import LAMB, LARS
 from optlab.optimizers.natural_gradient import NaturalGradient
 from optlab.optimizers.newton import Newton
 from optlab.optimizers.sgd import SGD
 
 __all__ = [
     "KFAC",
+    "LAMB",
+    "LARS",
     "SGD",
     "Adadelta",
     "Adagrad",

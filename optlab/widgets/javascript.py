@@ -9,9 +9,9 @@ for the sign of a zero that Python computes in whole numbers or that a ``max`` o
 
 What is translated: positional and keyword-only parameters (the latter become one object),
 assignments, ``if``, ``return``, tuples, ``+ - * / **``, comparisons, conditional expressions,
-``and``, ``or`` and ``not`` between comparisons, ``abs``, ``max``, ``maximum``, ``min``, and calls
-to functions translated beside this one, whose keyword-only parameters, and no others, are given by
-keyword.  Anything else is refused with function, line and construct named.
+``and``, ``or`` and ``not`` between comparisons, ``abs``, ``max``, ``maximum``, ``min``, ``norm``,
+and calls to functions translated beside this one, whose keyword-only parameters, and no others, are
+given by keyword.  Anything else is refused with function, line and construct named.
 
 Where Python raises, such as on a division by zero or an overflow, JavaScript goes on with
 ``Infinity`` or ``NaN``.  A power that is complex in Python is ``NaN`` there.  With a ``NaN`` among
@@ -37,9 +37,15 @@ COMPARISONS = {
     ast.Eq: "==",  # like Python's, it holds between a truth value and 1 or 0
     ast.NotEq: "!=",
 }
-#: ``maximum`` is that of :mod:`optlab.rules`, written there for arrays too.
-BUILTINS = {"abs": "Math.abs", "max": "Math.max", "maximum": "Math.max", "min": "Math.min"}
-LEAST_ARGUMENTS = {"abs": 1, "max": 2, "maximum": 2, "min": 2}
+#: ``maximum`` and ``norm`` are those of :mod:`optlab.rules`, written there for arrays too.
+BUILTINS = {
+    "abs": "Math.abs",
+    "max": "Math.max",
+    "maximum": "Math.max",
+    "min": "Math.min",
+    "norm": "Math.abs",
+}
+LEAST_ARGUMENTS = {"abs": 1, "max": 2, "maximum": 2, "min": 2, "norm": 1}
 #: Words that JavaScript keeps for itself: no variable may bear one.
 _WORDS = """
     arguments await break case catch class const continue debugger default delete do else enum

@@ -13,7 +13,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from optlab.rules import maximum
+from optlab.rules import maximum, norm
 
 #: Runs FUNCTION on every row of numbers; doubles travel as bytes, so no digit is lost.
 RUNNER = """
@@ -100,7 +100,7 @@ class Leeway:
     """
 
     def __init__(self, *functions):
-        self.scope = {"power": self.power, "maximum": maximum}
+        self.scope = {"power": self.power, "maximum": maximum, "norm": norm}
         for function in functions:
             tree = Powers().visit(ast.parse(inspect.getsource(function)))
             exec(compile(ast.fix_missing_locations(tree), "nudged", "exec"), self.scope)

@@ -1,7 +1,8 @@
 """Oracles of the rules: each step from the whole history of gradients, with no state carried on.
 
 An oracle takes the gradients and the hyperparameters, and gives the steps, one for each gradient.
-Only Adadelta's looks back at its own steps, since the paper defines it so.
+Only Adadelta's looks back at its own steps, since the paper defines it so.  Those of rules that
+take norms give the path, on which these depend.
 """
 
 import math
@@ -117,6 +118,32 @@ def adamax(gs, *, lr, beta1, beta2, eps):
         / max(beta2 ** (t - k) * (abs(g) + eps) for k, g in enumerate(gs[:t], 1))
         for t in times(gs)
     ]
+
+
+def lars(gs, theta, *, lr, beta, weight_decay, trust_coefficient, eps):
+    """The path of a layer of several numbers: each gradient has one for each of them."""
+    path, pulls = [theta], []
+    for g in gs:
+        w, d = math.hypot(*path[-1]), math.hypot(*g)
+        rate = trust_coefficient * w / (d + weight_decay * w + eps) if w and d else 1.0
+        pulls.append([rate * (a + weight_decay * b) for a, b in zip(g, path[-1], strict=True)])
+        steps = [lr * fading_sum(beta, column) for column in zip(*pulls, strict=True)]
+        path.append([a - step for a, step in zip(path[-1], steps, strict=True)])
+    return path
+
+
+def lamb(gs, theta, *, lr, beta1, beta2, eps, weight_decay):
+    """The path of a layer of several numbers: each gradient has one for each of them."""
+    path = [theta]
+    for t in times(gs):
+        columns = [*zip(*gs[:t], strict=True)]
+        roots = [math.sqrt(share(beta2, squares(column))) + eps for column in columns]
+        u = [share(beta1, column) / root for column, root in zip(columns, roots, strict=True)]
+        u = [a + weight_decay * b for a, b in zip(u, path[-1], strict=True)]
+        w, d = math.hypot(*path[-1]), math.hypot(*u)
+        rate = w / d if w and d else 1.0
+        path.append([b - lr * rate * a for a, b in zip(u, path[-1], strict=True)])
+    return path
 
 
 def times(gs):

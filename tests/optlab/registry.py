@@ -7,11 +7,15 @@ import pytest
 import torch
 
 import optlab
+from tests.optlab import layerwise
 
 
 @dataclass(frozen=True)
 class Entry:
-    """An optimizer with a setting, and torch's namesake, which must give the same numbers."""
+    """An optimizer with a setting, and its oracle, which must give the same numbers.
+
+    That is torch's namesake, or what :mod:`tests.optlab.layerwise` has where torch has none.
+    """
 
     name: str
     ours: type
@@ -49,8 +53,12 @@ class ExactNAdam(torch.optim.NAdam):
             torch.set_default_dtype(default)
 
 
+#: Of classes whose oracle is not torch's own.
+ORACLES = {"NAdam": ExactNAdam, "LARS": layerwise.LARS, "LAMB": layerwise.LAMB}
+
+
 def entries(kind: str, shared: dict[str, Any], **variants: dict[str, Any]) -> list[Entry]:
-    theirs = ExactNAdam if kind == "NAdam" else getattr(torch.optim, kind)
+    theirs = ORACLES[kind] if kind in ORACLES else getattr(torch.optim, kind)
     return [
         Entry(
             f"{kind.lower()}-{variant.replace('_', '-')}",
@@ -107,6 +115,23 @@ REGISTRY = [
     *entries("NAdam", {"lr": 0.02}, plain={}, decay=DECAY, decoupled=DECOUPLED),
     *entries("RAdam", {"lr": 0.02}, plain={}, decay=DECAY, decoupled=DECOUPLED),
     *entries("Adamax", {"lr": 0.02}, plain={}, decay=DECAY),
+    *entries(
+        "LARS",
+        {"lr": 0.5, "trust_coefficient": 0.02},
+        plain={},
+        decay={**DECAY, "eps": 1e-3},
+        no_momentum={"momentum": 0, "eps": 0},
+        maximize={**DECAY, "maximize": True},
+        untrusted={"trust": False, **DECAY},
+    ),
+    *entries(
+        "LAMB",
+        {"lr": 0.02},
+        plain={"weight_decay": 0},
+        decay=DECAY,
+        maximize={"betas": (0.8, 0.95), "maximize": True},
+        untrusted={"trust": False, **DECAY},
+    ),
 ]
 #: One setting of each class, for what does not depend on it.
 CLASSES = list({entry.ours: entry for entry in reversed(REGISTRY)}.values())[::-1]

@@ -7,7 +7,8 @@ from torch.optim import SGD, Adadelta, Adagrad, Adam, Adamax, AdamW, NAdam, RAda
 
 from optlab.descent import descend
 from optlab.landscapes import LANDSCAPES, bend, ellipse
-from optlab.rules import RULES
+from optlab.rules import LAYERWISE, RULES
+from tests.optlab import layerwise
 
 ADAM = {"lr": 0.02, "beta1": 0.8, "beta2": 0.97, "eps": 1e-8}
 BETAS = {"lr": 0.02, "betas": (0.8, 0.97), "eps": 1e-8}
@@ -49,6 +50,12 @@ CASES = {
     "nadam": ({**ADAM, "momentum_decay": 0.01}, NAdam, {**BETAS, "momentum_decay": 0.01}),
     "radam": (ADAM, RAdam, BETAS),
     "adamax": (ADAM, Adamax, BETAS),
+    "lars": (
+        {"lr": 0.5, "beta": 0.5, "weight_decay": 0.01, "trust_coefficient": 0.02, "eps": 1e-3},
+        layerwise.LARS,
+        {"lr": 0.5, "momentum": 0.5, "weight_decay": 0.01, "trust_coefficient": 0.02, "eps": 1e-3},
+    ),
+    "lamb": ({**ADAM, "weight_decay": 0.2}, layerwise.LAMB, {**BETAS, "weight_decay": 0.2}),
 }
 
 
@@ -60,28 +67,37 @@ def doubles():
     torch.set_default_dtype(torch.float32)
 
 
-def test_every_rule_is_compared_with_torch():
+def test_every_rule_is_compared_with_an_optimizer():
     assert CASES.keys() == RULES.keys()
 
 
 @pytest.mark.parametrize("scene", LANDSCAPES)
 @pytest.mark.parametrize("method", CASES)
-def test_path_is_that_of_torch(method, scene, doubles):
+def test_path_is_that_of_an_optimizer(method, scene, doubles):
     ours, optimizer_class, theirs = CASES[method]
     # In Rosenbrock's valley RMSprop blows a change of the last bit up to 1e-3 by step 90.
     path = descend(method, scene, steps=60 if scene == "rosenbrock" else 100, **ours)
     problem = LANDSCAPES[scene]
-    theta = torch.tensor(problem.start, requires_grad=True)
-    optimizer = optimizer_class([theta], **theirs)
+    theta = [torch.tensor(x, requires_grad=True) for x in problem.start]
+    optimizer = optimizer_class(theta, **theirs)
     for point in path:
-        assert list(point) == pytest.approx(theta.tolist(), rel=1e-9, abs=1e-12)
+        assert list(point) == pytest.approx([x.item() for x in theta], rel=1e-9, abs=1e-12)
         optimizer.zero_grad()
         problem.value(*theta).backward()
         optimizer.step()
 
 
-@pytest.mark.parametrize("method", CASES)
-def test_arrays_and_tensors_run_every_rule(method):
+@pytest.mark.parametrize("method", LAYERWISE)
+@pytest.mark.parametrize("made", [np.array, torch.tensor])
+def test_runs_side_by_side_are_refused_to_rules_that_take_norms(method, made):
+    start = (made([1.0, 2.0]), 1.0)
+    name = method.__name__
+    with pytest.raises(ValueError, match=rf"start must be floats for {name}\(\), which takes"):
+        descend(method, "ellipse", steps=1, start=start, **CASES[name][0])
+
+
+@pytest.mark.parametrize("method", [name for name in CASES if RULES[name] not in LAYERWISE])
+def test_arrays_and_tensors_run_every_elementwise_rule(method):
     settings = CASES[method][0]
     xs = [1.0, -3.0, 1e-7]
     ones = [descend(method, "ellipse", steps=20, start=(x, x / 10), **settings) for x in xs]

@@ -64,6 +64,7 @@ def test_everything_that_is_translated(tmp_path):
         ("return max(*x)", "a starred argument is not translated"),
         ("return max(x)", "max() needs 2 numbers"),
         ("return maximum(x)", "maximum() needs 2 numbers"),
+        ("return norm()", "norm() needs 1 number"),
         ("return abs(x=x)", KEYWORDS_REFUSED),
         ("return maximum(x, b=1)", KEYWORDS_REFUSED),
         ("return refused(x=x)", KEYWORDS_REFUSED),

@@ -31,8 +31,13 @@ SETTINGS = {
     "nadam": {**ADAM, "momentum_decay": 0.004},
     "radam": ADAM,
     "adamax": ADAM,
+    "lars": {"lr": 0.3, "beta": 0.8, "weight_decay": 0.2, "trust_coefficient": 0.1, "eps": 1e-3},
+    "lamb": {**ADAM, "weight_decay": 0.3},
 }
 EVERY = pytest.mark.parametrize("rule", rules.RULES.values(), ids=rules.RULES)
+APART = [rule for rule in rules.RULES.values() if rule not in rules.LAYERWISE]
+ELEMENTWISE = pytest.mark.parametrize("rule", APART, ids=lambda rule: rule.__name__)
+LAYERWISE = pytest.mark.parametrize("rule", rules.LAYERWISE, ids=lambda rule: rule.__name__)
 #: Rules that take no root of a tensor, and state that holds none.
 ROOTLESS_RULES = {"sgd", "momentum", "nesterov", "adamax"}
 ROOTLESS_STATE = {"s", "v", "m", "u", "v_max", "mu_product"}
@@ -74,7 +79,7 @@ def test_every_rule_has_a_setting_and_an_oracle_here():
 
 
 @pytest.mark.parametrize("seed", range(5))
-@EVERY
+@ELEMENTWISE
 def test_every_step_is_its_oracles(rule, seed):
     gs = gradients(seed, 40)
     expected = getattr(oracles, rule.__name__)(gs, **SETTINGS[rule.__name__])
@@ -82,7 +87,7 @@ def test_every_step_is_its_oracles(rule, seed):
 
 
 @pytest.mark.parametrize("start", [0.0, -3.0, 1e4])
-@EVERY
+@ELEMENTWISE
 def test_the_path_is_made_of_the_steps(rule, start):
     gs, settings = gradients(11, 40), SETTINGS[rule.__name__]
     decay = settings.get("weight_decay", 0.0)
@@ -197,7 +202,7 @@ def test_the_same_on_floats():
     assert all(isinstance(theta, float) and math.isfinite(theta) for theta, *_ in results)
 
 
-@EVERY
+@ELEMENTWISE
 def test_floats_arrays_and_tensors_agree(rule):
     """To the last bit, but for roots, which the libraries round in their own ways."""
     late = 7
@@ -221,6 +226,73 @@ def test_floats_arrays_and_tensors_agree(rule):
         for column in found:
             for was, mine, theirs in zip(old, expected, column.tolist(), strict=True):
                 assert abs(mine - theirs) <= allowed * (abs(was) + abs(mine)), (name, mine, theirs)
+
+
+KINDS = {"floats": lambda x: x[0], "arrays": np.array, "tensors": torch.tensor}
+
+
+@LAYERWISE
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("start", [0.0, 2.0, 1e4])
+def test_a_layers_path_is_its_oracles(rule, kind, start, double):
+    """It starts at zero, where the ratio is 1, or elsewhere; one gradient is zero."""
+    width = 1 if kind == "floats" else 3
+    rows = [gradients(seed, 30) for seed in range(width)]
+    gs = [*zip(*rows, strict=True)]
+    gs[0] = gs[9] = (0.0,) * width
+    settings, theta = SETTINGS[rule.__name__], [start * (1 - 2 * i) for i in range(width)]
+    expected = getattr(oracles, rule.__name__)(gs, theta, **settings)[1:]
+    kept, made = [], KINDS[kind]
+    theta, memory = made(theta), [0.0 * made(theta) for _ in states(rule)]
+    for step, g in enumerate(gs, 1):
+        theta, *memory = rule(theta, made(g), *memory, **counted(rule, step))
+        kept.append([theta] if kind == "floats" else theta.tolist())
+    for found, right in zip(kept, expected, strict=True):
+        assert found == pytest.approx(right, rel=1e-10, abs=1e-13)
+
+
+@pytest.fixture
+def double():
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+def test_without_trust_lars_is_momentum_and_lamb_is_adamw():
+    """LARS at a rate that stays: its velocity holds the rate."""
+    rng = np.random.default_rng(0)
+    theta, g, v, m = rng.normal(size=(4, 5))
+    lars = {**SETTINGS["lars"], "weight_decay": 0.0}
+    new, _ = rules.lars(theta, g, lars["lr"] * v, **lars, trust=0)
+    old, _ = rules.momentum(theta, g, v, lr=lars["lr"], beta=lars["beta"])
+    np.testing.assert_allclose(new, old, rtol=1e-14)
+    new, *_ = rules.lamb(theta, g, m, v * v, **counted(rules.lamb, 3), trust=0)
+    old, *_ = rules.adamw(theta, g, m, v * v, **counted(rules.adamw, 3))
+    np.testing.assert_allclose(new, old, rtol=1e-14)
+
+
+@LAYERWISE
+def test_a_layer_moves_alike_whatever_its_gradients_size(rule):
+    theta, g = np.array([3.0, -4.0]), np.array([0.6, 0.8])
+    bare = {"weight_decay": 0.0, "eps": 0.0}
+    memory = [0.0 * theta for _ in states(rule)]
+    lengths = [
+        np.linalg.norm(rule(theta, size * g, *memory, **{**counted(rule, 1), **bare})[0] - theta)
+        for size in (1e-6, 1.0, 1e6)
+    ]
+    settings = SETTINGS[rule.__name__]
+    share = settings["lr"] * settings.get("trust_coefficient", 1.0)
+    assert lengths == pytest.approx([share * 5.0] * 3, rel=1e-12)
+
+
+@pytest.mark.parametrize("zero", ["a", "b", "both"])
+def test_a_ratio_without_norms_is_one(zero):
+    a, b = (0.0 if zero in (name, "both") else 3.0 for name in "ab")
+    for made in (float, np.float32, torch.tensor):
+        assert rules.ratio(made(a), made(b), made(0.0)) == 1.0
+    assert rules.ratio(np.float32(1e-9), np.float32(4e-9), np.float32(4e-18)) == 0.25
+    assert rules.ratio(6.0, 2.0, torch.tensor(torch.inf)) == 3.0  # an overflow is no zero
+    assert math.isnan(rules.ratio(math.nan, 1.0, math.nan))
 
 
 @EVERY

@@ -29,6 +29,8 @@ WANTED = {
     ),
     "radam": (("m", "v"), {"lr", "beta1", "beta2", "eps", "step"}),
     "adamax": (("m", "u"), {"lr", "beta1", "beta2", "eps", "step"}),
+    "lars": (("v",), {"lr", "beta", "weight_decay", "trust_coefficient", "eps"}),
+    "lamb": (("m", "v"), {"lr", "beta1", "beta2", "eps", "weight_decay", "step"}),
 }
 
 
@@ -45,6 +47,8 @@ def test_what_a_rule_takes_beside():
     assert {name: names for name, names in beside.items() if names} == {
         "momentum": {"dampening", "step"},
         "adagrad": {"lr_decay", "step"},
+        "lars": {"trust"},
+        "lamb": {"trust"},
     }
 
 
@@ -75,7 +79,10 @@ def test_every_range_is_of_a_hyperparameter():
 
 def test_which_shares_may_be_one():
     found = {end: {name for name in RANGES if RANGES[name].endswith(end)} for end in ("1]", "1)")}
-    assert found == {"1]": {"alpha", "rho", "dampening"}, "1)": {"beta", "beta1", "beta2"}}
+    assert found == {
+        "1]": {"alpha", "rho", "dampening", "trust"},
+        "1)": {"beta", "beta1", "beta2"},
+    }
 
 
 @pytest.mark.parametrize("name", RANGES)

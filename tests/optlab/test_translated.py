@@ -28,9 +28,11 @@ def drawn(rng, rule, parameter):
     if RANGES.get(name) in ("[0, 1)", "[0, 1]"):
         return rng.choice([0.0, 0.5, 0.9, 0.999, rng.uniform(0, 0.9999)])
     size = 10 ** rng.uniform(-9, 4)
+    if rule.__name__ == "ratio":
+        return size if name == "b" else rng.choice([0.0, size])
     if name == "eps":
         return size * 1e-4  # never zero, which Python may not divide by
-    squared = name == "v" and rule.__name__ not in ("momentum", "nesterov")
+    squared = name == "v" and rule.__name__ not in ("momentum", "nesterov", "lars")
     if name in RANGES or name in NOT_NEGATIVE or squared:
         return rng.choice([0.0, size, size])
     return rng.choice([0.0, size, -size])
@@ -117,6 +119,7 @@ SLIPS = {
     "rmsprop_momentum": ("g * g", "g - g"),
     "rmsprop_centered_momentum": ("g * g", "g - g"),
     "adamw": ("beta1=beta1", "beta1=beta2"),
+    "lars": ("theta - v", "theta + v"),
 }
 
 

@@ -7,7 +7,7 @@ import torch
 
 from optlab.engine import kernels
 from optlab.engine.tape import Program, record
-from optlab.rules import RULES
+from optlab.rules import LAYERWISE, RULES
 from optlab.signatures import states
 from tests.optlab.engine import nasty
 from tests.optlab.engine.test_tape import operands
@@ -28,7 +28,8 @@ def test_steps_write_only_where_they_may(name):
     """Every result of the program has a home; the gradient is no home, unless it is disposable."""
     program = of_the_book(name)[0].program
     for disposable in (False, True):
-        steps, count = kernels.schedule(program, disposable)
+        steps, scratch = kernels.schedule(program, disposable)
+        count = len(scratch)
         homes = {0, *range(2, program.inputs + count)} | ({1} if disposable else set())
         assert {step.out for step in steps} <= homes
         assert count <= len(program.operations)
@@ -43,14 +44,25 @@ def test_steps_write_only_where_they_may(name):
 @pytest.mark.parametrize("name", RULES)
 def test_disposable_gradients_save_memory_and_never_cost_any(name):
     program = of_the_book(name)[0].program
-    assert kernels.schedule(program, True)[1] <= kernels.schedule(program, False)[1]
+    assert sum(kernels.schedule(program, True)[1]) <= sum(kernels.schedule(program, False)[1])
 
 
 def test_scratch_that_each_rule_needs():
     """Torch's foreach needs one or two tensors of the parameters' size, and so may ours."""
-    needed = {name: kernels.schedule(of_the_book(name)[0].program, False)[1] for name in RULES}
+    programs = {name: of_the_book(name)[0].program for name in RULES}
+    needed = {name: sum(kernels.schedule(program, False)[1]) for name, program in programs.items()}
     assert needed["sgd"] == needed["momentum"] == 0
     assert max(needed.values()) <= 2
+
+
+def test_what_is_computed_from_sums_alone_is_one_number():
+    for name, program in {name: of_the_book(name)[0].program for name in RULES}.items():
+        steps, scratch = kernels.schedule(program, False)
+        assert program.layerwise == (RULES[name] in LAYERWISE) == (False in scratch)
+        single = {place for place, full in enumerate(scratch, program.inputs) if not full}
+        for step in steps:
+            if step.operation is not kernels.IN_PLACE["sum"]:
+                assert single.issuperset(step.operands) == (step.out in single)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)

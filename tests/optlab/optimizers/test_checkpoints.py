@@ -156,6 +156,8 @@ BUFFERS = [
     (optlab.NAdam, "exp_avg_sq", {}),
     (optlab.RAdam, "exp_avg", {}),
     (optlab.Adamax, "exp_inf", {}),
+    (optlab.LARS, "momentum_buffer", {}),
+    (optlab.LAMB, "exp_avg_sq", {}),
 ]
 
 

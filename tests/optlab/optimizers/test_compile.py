@@ -201,7 +201,8 @@ def test_a_change_of_the_rule_compiles_anew_and_going_back_does_not(entry, compi
     group = optimizer.param_groups[0]
     group["weight_decay"] = 0.1
     drive(optimizer, params, 1)
-    assert len(compilations) == 2
+    # LARS and LAMB take the decay themselves, as a number like others.
+    assert len(compilations) == (1 if entry.ours in (optlab.LARS, optlab.LAMB) else 2)
     group["maximize"] = not group["maximize"]
     drive(optimizer, params, 1)
     count = len(compilations)

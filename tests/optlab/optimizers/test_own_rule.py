@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from optlab.engine import Engine
+from optlab.rules import adamw, norm
 
 
 def sign_with_memory(theta, g, m, *, lr):
@@ -21,6 +22,10 @@ def forgetful(theta, g, m, *, lr):
     return theta - lr * (g + m), 0.0
 
 
+def to_unit_length(theta, g, *, lr):
+    return (theta - lr * g / norm(g),)
+
+
 class Own(Engine):
     ranges: ClassVar = {"lr": "[0, inf)"}
     memory: ClassVar = {"m": "average"}
@@ -33,8 +38,8 @@ class Own(Engine):
         return type(self).rule, {"lr": group["lr"]}
 
 
-def own(rule):
-    return type("Own", (Own,), {"rule": staticmethod(rule)})
+def own(rule, **attributes):
+    return type("Own", (Own,), {"rule": staticmethod(rule), **attributes})
 
 
 @pytest.mark.parametrize("compile", [False, True])
@@ -65,3 +70,40 @@ def test_a_rule_that_returns_a_number_for_a_tensor_is_refused_and_nothing_moves(
     with pytest.raises(TypeError, match="must return a tensor for each tensor"):
         optimizer.step()
     assert p.item() == 1.0
+
+
+@pytest.mark.parametrize("compile", [False, True])
+def test_a_rule_that_takes_norms(compile):
+    p, q = (torch.nn.Parameter(torch.zeros(2)) for _ in range(2))
+    optimizer = own(to_unit_length, layerwise=True)([p, q], compile=compile)
+    p.grad, q.grad = torch.tensor([3.0, 4.0]), torch.tensor([0.0, -2.0])
+    optimizer.step()
+    torch.testing.assert_close(torch.stack([p, q]), torch.tensor([[-0.06, -0.08], [0.0, 0.1]]))
+
+
+def test_norms_over_several_parameters_in_one_are_refused_and_nothing_moves():
+    params = [torch.nn.Parameter(torch.ones(2)) for _ in range(2)]
+    optimizer = own(to_unit_length)(params)
+    for p in params:
+        p.grad = torch.ones(2)
+    with pytest.raises(TypeError, match="takes norms needs layerwise = True"):
+        optimizer.step()
+    assert all(torch.equal(p, torch.ones(2)) for p in params)
+
+
+def test_a_rule_that_takes_the_decay_has_it_once():
+    class Decayed(Own):
+        def bind(self, group):
+            decay = group["weight_decay"]
+            betas = dict(lr=0.1, beta1=0.9, beta2=0.9, eps=1e-8)
+            return adamw, {**betas, "weight_decay": decay}
+
+        memory: ClassVar = {"m": "m", "v": "v"}
+        numbers: ClassVar = ("step",)
+
+    p = torch.nn.Parameter(torch.tensor([1.0]))
+    optimizer = Decayed([p])
+    optimizer.param_groups[0]["weight_decay"] = 0.5
+    p.grad = torch.tensor([1.0])
+    optimizer.step()
+    torch.testing.assert_close(p.detach(), torch.tensor([0.95 - 0.1]))

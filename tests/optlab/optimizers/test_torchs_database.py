@@ -28,7 +28,7 @@ def database():
 
 
 DATABASE = database()
-KINDS = [entry.ours.__name__ for entry in CLASSES]
+KINDS = [name for entry in CLASSES if hasattr(torch.optim, name := entry.ours.__name__)]
 #: Torch's optimizers that are not elementwise first-order methods of this package.
 OTHERS = {"ASGD", "Adafactor", "LBFGS", "Muon", "Rprop", "SparseAdam"}
 #: What torch offers besides and ours refuses by name: inputs that need one are left out.
