@@ -150,16 +150,19 @@ class Categorical(Likelihood):
         return functional.cross_entropy(outputs.movedim(self.dim, 1), targets, reduction="none")
 
     def draw(self, outputs: Tensor, generator: torch.Generator | None) -> Tensor:
-        logits = outputs.movedim(self.dim, -1).float()
-        # The largest of the logits with Gumbel noise falls on a class with its probability.
-        uniform = torch.rand(logits.shape, generator=generator, device=_place(generator, logits))
-        tiny = torch.finfo(torch.float32).tiny
-        noise = uniform.to(logits.device).clamp_(min=tiny).log_().neg_().clamp_(min=tiny).log_()
-        return (logits - noise).argmax(-1)
+        # Where a uniform number falls among the classes' cumulated probabilities.
+        reached = outputs.movedim(self.dim, -1).float().softmax(-1).cumsum(-1)
+        shape, place = (*reached.shape[:-1], 1), _place(generator, reached)
+        drawn = torch.rand(shape, generator=generator, device=place).to(reached.device)
+        classes = torch.searchsorted(reached, drawn * reached[..., -1:], right=True)
+        return classes.squeeze(-1).clamp_(max=reached.shape[-1] - 1)
 
     def residual(self, outputs: Tensor, targets: Tensor) -> Tensor:
         p = outputs.movedim(self.dim, -1).softmax(-1)
-        return (p - functional.one_hot(targets, p.shape[-1]).to(p.dtype)).movedim(-1, self.dim)
+        index = targets.unsqueeze(-1)
+        return p.scatter_add(-1, index, p.new_full((), -1).expand(index.shape)).movedim(
+            -1, self.dim
+        )
 
     def columns(self, outputs: Tensor) -> Iterator[Tensor]:
         p = outputs.movedim(self.dim, -1).softmax(-1)
