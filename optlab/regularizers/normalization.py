@@ -49,17 +49,21 @@ class _BatchNorm(nn.modules.batchnorm._BatchNorm):
                 f"have as many entries, got shape {tuple(x.shape)}"
             )
         exact = x.to(torch.promote_types(x.dtype, torch.float32))
+        weight, bias = _unit(self.weight, x), _unit(self.bias, x)
         if self.training or self.running_mean is None:
-            x_hat = self._standardized(exact)
-        else:
-            r = (_unit(self.running_var, x) + self.eps).rsqrt()
-            x_hat = (exact - _unit(self.running_mean, x)) * r
-        return _scaled(x_hat, _unit(self.weight, x), _unit(self.bias, x)).to(x.dtype)
+            return self._by_batch(exact, weight, bias).to(x.dtype)
+        mean, variance = _unit(self.running_mean, x), _unit(self.running_var, x)
+        r = (variance + self.eps).rsqrt()
+        x_hat = (exact - mean) * r
+        y = x_hat if weight is None else torch.addcmul(bias, weight, x_hat)
+        return y.to(x.dtype)
 
-    def _standardized(self, x: Tensor) -> Tensor:
+    def _by_batch(self, x: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
         over = [dim for dim in range(x.dim()) if dim != 1]
         group = self.process_group if self.training else None
-        x_hat, mean, variance, entries = standardize(x, over, self.eps, process_group=group)
+        y, mean, variance, entries = standardize(
+            x, over, self.eps, weight, bias, process_group=group
+        )
         if entries <= 1:
             raise ValueError(
                 "a batch normalization needs more than one value of each unit to take their "
@@ -67,7 +71,7 @@ class _BatchNorm(nn.modules.batchnorm._BatchNorm):
             )
         if self.training and self.track_running_stats:
             self._track(mean.flatten(), (variance * (entries / (entries - 1))).flatten())
-        return x_hat
+        return y
 
     @torch.no_grad()
     def _track(self, mean: Tensor, variance: Tensor) -> None:
@@ -210,8 +214,12 @@ class GroupNorm(nn.GroupNorm):
             )
         exact = x.to(torch.promote_types(x.dtype, torch.float32))
         grouped = exact.unflatten(1, (self.num_groups, -1))
-        x_hat = standardize(grouped, range(2, grouped.dim()), self.eps).x_hat.flatten(1, 2)
-        return _scaled(x_hat, _unit(self.weight, x), _unit(self.bias, x)).to(x.dtype)
+        parts = [
+            None if p is None else _unit(p, x).unflatten(1, (self.num_groups, -1))
+            for p in (self.weight, self.bias)
+        ]
+        y = standardize(grouped, range(2, grouped.dim()), self.eps, *parts).y
+        return y.flatten(1, 2).to(x.dtype)
 
 
 def _over_last(
@@ -225,14 +233,7 @@ def _over_last(
         )
     exact = x.to(torch.promote_types(x.dtype, torch.float32))
     over = [dim - len(shape) for dim in range(len(shape))]
-    x_hat = standardize(exact, over, eps, centered=centered).x_hat
-    return _scaled(x_hat, module.weight, bias).to(x.dtype)
-
-
-def _scaled(x_hat: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
-    if weight is None:
-        return x_hat
-    return weight * x_hat if bias is None else torch.addcmul(bias, weight, x_hat)
+    return standardize(exact, over, eps, module.weight, bias, centered=centered).y.to(x.dtype)
 
 
 def _unit(values: Any, like: Tensor) -> Any:
