@@ -5,9 +5,10 @@ import math
 
 import pytest
 import torch
-from torch import distributed, multiprocessing
+from torch import distributed
 
 from optlab.clipping import clip_grad_norm_, clip_grad_unitwise_, clip_grad_value_
+from optlab.distributed import launch
 
 SHAPES = [(3, 4), (5,), (), (2, 3, 2, 2), (0,), (1, 7)]
 
@@ -147,39 +148,26 @@ def test_unitwise_is_its_equation():
     assert touched > 3
 
 
-def _share(rank, path, results):
-    distributed.init_process_group("gloo", f"file://{path}", rank=rank, world_size=2)
+def _share(rank):
     params = [p for p in made(scale=3.0) if p.numel()]
-    mine = params[rank::2]
+    mine, found = params[rank::2], []
     for norm_type in (2.0, math.inf):
         own = [p.detach().clone().requires_grad_() for p in mine]
         for p, q in zip(own, mine, strict=True):
             p.grad = None if q.grad is None else q.grad.clone()
         total = clip_grad_norm_(own, 0.5, norm_type, process_group=distributed.group.WORLD)
-        results.put((rank, norm_type, total.item(), [p.grad for p in own]))
-    distributed.barrier()
-    distributed.destroy_process_group()
+        found.append((norm_type, total.item(), [p.grad for p in own]))
+    return found
 
 
-def test_gradients_in_parts_have_the_norm_of_the_whole(tmp_path):
-    context = multiprocessing.get_context("spawn")
-    results = context.SimpleQueue()
-    ranks = [
-        context.Process(target=_share, args=(rank, str(tmp_path / "meet"), results))
-        for rank in (0, 1)
-    ]
-    for process in ranks:
-        process.start()
-    found = [results.get() for _ in range(4)]
-    for rank, norm_type, total, own in found:
-        params = [p for p in made(scale=3.0) if p.numel()]
-        expected = torch.nn.utils.clip_grad_norm_(params, 0.5, norm_type)
-        assert total == pytest.approx(expected.item())
-        for mine, p in zip(own, params[rank::2], strict=True):
-            assert mine is None or torch.allclose(mine, p.grad)
-    for process in ranks:
-        process.join(20)
-        assert process.exitcode == 0
+def test_gradients_in_parts_have_the_norm_of_the_whole():
+    for rank, results in enumerate(launch(_share, 2)):
+        for norm_type, total, own in results:
+            params = [p for p in made(scale=3.0) if p.numel()]
+            expected = torch.nn.utils.clip_grad_norm_(params, 0.5, norm_type)
+            assert total == pytest.approx(expected.item())
+            for mine, p in zip(own, params[rank::2], strict=True):
+                assert mine is None or torch.allclose(mine, p.grad)
 
 
 @pytest.mark.parametrize("clip", [clip_grad_norm_, clip_grad_value_, clip_grad_unitwise_])

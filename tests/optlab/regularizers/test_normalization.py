@@ -5,10 +5,11 @@ import math
 
 import pytest
 import torch
-from torch import distributed, multiprocessing, nn
+from torch import distributed, nn
 from torch.nn.functional import cross_entropy
 
 from optlab import KFAC
+from optlab.distributed import launch
 from optlab.regularizers import BatchNorm1d, BatchNorm2d, GroupNorm, LayerNorm, RMSNorm, standardize
 
 #: Ours, torch's, arguments, shape of the input.
@@ -267,9 +268,7 @@ def test_kfac_does_not_know_what_a_subclass_does():
 SPREAD = {2: [8, 1], 3: [4, 1, 4]}
 
 
-def synchronized(rank, ranks, path, queue):
-    distributed.init_process_group("gloo", f"file://{path}", rank=rank, world_size=ranks)
-    torch.set_num_threads(1)
+def synchronized(rank, ranks):
     module = BatchNorm1d(5, dtype=torch.float64, process_group=distributed.group.WORLD)
     x = batch((None, (9, 5))).split(SPREAD[ranks])[rank].clone().requires_grad_()
     y = module(x)
@@ -284,28 +283,12 @@ def synchronized(rank, ranks, path, queue):
     empty = BatchNorm1d(5, process_group=distributed.group.WORLD)
     with pytest.raises(ValueError, match="more than one value"):
         empty(torch.ones(0, 5))
-    queue.put((rank, [y.detach(), alone.detach(), *grads], module.state_dict()))
-    distributed.barrier()
-    distributed.destroy_process_group()
+    return [y.detach(), alone.detach(), *grads], dict(module.state_dict())
 
 
 @pytest.mark.parametrize("ranks", SPREAD)
-def test_ranks_are_one_process(ranks, tmp_path):
-    context = multiprocessing.get_context("spawn")
-    queue, path = context.SimpleQueue(), str(tmp_path / "meet")
-    started = [
-        context.Process(target=synchronized, args=(rank, ranks, path, queue))
-        for rank in range(ranks)
-    ]
-    for process in started:
-        process.start()
-    found = {}
-    for _ in started:
-        rank, tensors, state = queue.get()
-        found[rank] = [t.clone() for t in tensors], {k: v.clone() for k, v in state.items()}
-    for process in started:
-        process.join(30)
-        assert process.exitcode == 0
+def test_ranks_are_one_process(ranks):
+    found = launch(synchronized, ranks, ranks)
     module = nn.BatchNorm1d(5, dtype=torch.float64)
     x = batch((None, (9, 5))).requires_grad_()
     y = module(x)
@@ -313,7 +296,7 @@ def test_ranks_are_one_process(ranks, tmp_path):
     weight = torch.arange(45.0, dtype=torch.float64).view(9, 5).sin()
     grads = torch.autograd.grad((y * weight).sum(), [x, *module.parameters()])
     whole = [y.detach(), module.eval()(x).detach(), grads[0]]
-    for rank, (tensors, state) in found.items():
+    for rank, (tensors, state) in enumerate(found):
         for joined, own in zip(whole, tensors[:3], strict=True):
             expected = joined.split(SPREAD[ranks])[rank]
             torch.testing.assert_close(own, expected, rtol=1e-12, atol=1e-12)
