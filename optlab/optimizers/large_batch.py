@@ -92,7 +92,7 @@ class LAMB(Engine):
         betas: decays of the two means, each in [0, 1).
         eps: added to the root, in [0, inf).
         weight_decay: in [0, inf); its product with the parameter is added to Adam's step.
-        trust: scale by the ratio; else this is :class:`~optlab.optimizers.AdamW`.
+        trust: scale by the ratio; else this is :class:`~optlab.optimizers.adam.AdamW`.
 
     Rule: :func:`~optlab.rules.lamb`.
 
