@@ -62,8 +62,8 @@ class KFAC(Engine):
             ``scaler.get_scale``; only ``"empirical"`` asks.
         seed: of the targets drawn.
         process_group: over whose ranks the batch is spread; that of a wrapper, which has the model
-            as ``module`` and a ``process_group``, is found: of torch's
-            ``DistributedDataParallel`` and of :class:`~optlab.distributed.data_parallel.DataParallel`.
+            as ``module`` and a ``process_group``, is found: of torch's ``DistributedDataParallel``
+            and of :class:`~optlab.distributed.data_parallel.DataParallel`.
 
     Attributes:
         plain: parameters that keep their gradient as it is, by name, with the reason.
