@@ -27,7 +27,7 @@ def clip_grad_norm_(
 
     Pascanu et al. (2013, algorithm 1); as :func:`torch.nn.utils.clip_grad_norm_`, but that norms of
     half precision are computed in float32, and that gradients are left alone where that can be seen
-    without waiting for a device.
+    without waiting for a device or leaving a compiled graph.
 
     Args:
         parameters: whose ``.grad`` is clipped; those without are skipped.
@@ -64,7 +64,8 @@ def clip_grad_norm_(
             "error_if_nonfinite=False scales them all the same"
         )
     share = (max_norm / (total + TINY)).clamp(max=1.0)
-    if share.device.type != "cpu" or not share >= 1:  # NaN is passed on
+    costly = share.device.type != "cpu" or torch.compiler.is_compiling()
+    if costly or not share >= 1:  # NaN is passed on
         for same in _alike(grads):
             torch._foreach_mul_(same, share.to(same[0].device))
     return total

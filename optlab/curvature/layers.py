@@ -159,6 +159,8 @@ class Normalization(Layer):
 
     @classmethod
     def unfit(cls, module: Any) -> str:
+        if getattr(module, "process_group", None) is not None:
+            return "statistics over ranks"
         return "" if module.weight is not None else "no scale"
 
     def inputs(self, x: Tensor) -> Tensor:
@@ -210,8 +212,7 @@ def find(model: nn.Module, params: Sequence[Tensor]) -> tuple[list[Layer], dict[
     layers: list[Layer] = []
     for name, module in model.named_modules():
         for kind in KINDS:
-            # A subclass may compute something else.
-            if type(module) not in kind.modules or kind.unfit(module):
+            if computes(module) not in kind.modules or kind.unfit(module):
                 continue
             layer = kind(name, module)
             if wanted.issuperset(layer.params) and all(len(uses[p]) == 1 for p in layer.params):
@@ -223,6 +224,12 @@ def find(model: nn.Module, params: Sequence[Tensor]) -> tuple[list[Layer], dict[
             owner, name = users[0]
             plain[name] = _reason(owner, len(users), wanted)
     return layers, plain
+
+
+def computes(module: nn.Module) -> type[nn.Module]:
+    """Its class, or the one that it says it is ``equivalent`` to; a subclass may be another."""
+    kind: type[nn.Module] = vars(type(module)).get("equivalent", type(module))
+    return kind
 
 
 def _uses(model: nn.Module) -> dict[Tensor, list[tuple[nn.Module, str]]]:
@@ -238,7 +245,7 @@ def _reason(module: nn.Module, users: int, wanted: set[Tensor]) -> str:
     if users > 1:
         return f"{users} modules share it"
     for kind in KINDS:
-        if type(module) in kind.modules:
+        if computes(module) in kind.modules:
             return kind.unfit(module) or "only part of its layer is updated"
     return f"no curvature for {type(module).__name__}"
 

@@ -5,7 +5,7 @@ import math
 
 def test_every_bar_has_its_row(quick):
     rows = quick("safeguards")
-    assert [entry["limit"] for entry in rows] == [1.0, 1.1, 1.0] * 2
+    assert [entry["limit"] for entry in rows] == [1.0, 1.1, 1.1, 1.0] * 2
 
 
 def test_the_large_model_is_as_large_as_a_resnet_18(importable):

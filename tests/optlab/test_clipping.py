@@ -180,3 +180,17 @@ def test_gradients_in_parts_have_the_norm_of_the_whole(tmp_path):
     for process in ranks:
         process.join(20)
         assert process.exitcode == 0
+
+
+@pytest.mark.parametrize("clip", [clip_grad_norm_, clip_grad_value_, clip_grad_unitwise_])
+def test_one_graph_under_compile(clip):
+    found = []
+    for call in (clip, torch.compile(clip, backend="aot_eager", fullgraph=True)):
+        torch.manual_seed(0)
+        params = [torch.nn.Parameter(torch.ones(4, 3)), torch.nn.Parameter(torch.ones(3))]
+        for p in params:
+            p.grad = torch.randn_like(p)
+        norm = call(params, 0.1)
+        found.append([p.grad for p in params] + ([] if norm is None else [norm]))
+    torch.testing.assert_close(*found)
+    assert found[0][0].abs().max() < 0.18  # a row of ones has a norm of 1.73

@@ -10,10 +10,12 @@ from torch.nn import functional
 from torch.optim import swa_utils
 
 import optlab
+from optlab.precision import LossScaler
 from optlab.regularizers import (
     Dropout,
     EarlyStopping,
     WeightAverage,
+    decay_independently,
     l1_penalty,
     l2_penalty,
     refresh_batch_norm,
@@ -53,6 +55,55 @@ def test_penalties_refuse(penalty):
         penalty(torch.ones(2), -0.1)
     with pytest.raises(ValueError, match="no parameters"):
         penalty([], 0.1)
+
+
+@pytest.mark.parametrize("kind", [optlab.AdamW, torch.optim.AdamW])
+def test_an_independent_decay_is_a_decoupled_one_without_rate_and_schedule(kind):
+    """What AdamW does when its decay is divided by the rate of each step."""
+    found = []
+    for independent in (True, False):
+        theta = nn.Parameter(torch.linspace(-1, 1, 5, dtype=torch.float64))
+        idle = nn.Parameter(torch.ones(2))
+        optimizer = kind([theta, idle], lr=0.1, weight_decay=0.0)
+        if independent:
+            decay_independently(optimizer, 0.02)
+        for step in range(6):
+            group = optimizer.param_groups[0]
+            group["lr"] = 0.1 * 0.5**step
+            theta.grad = torch.full_like(theta, math.cos(step))
+            if not independent:
+                group["weight_decay"] = 0.02 / group["lr"]
+            optimizer.step()
+        assert torch.equal(idle, torch.ones(2))
+        found.append(theta.detach())
+    torch.testing.assert_close(*found, rtol=1e-13, atol=1e-15)
+
+
+def test_an_independent_decay_of_some_with_a_scaler_and_its_end():
+    decayed, kept = (nn.Parameter(torch.ones(1)) for _ in range(2))
+    optimizer = optlab.SGD([decayed, kept], lr=0.0)
+    handle = decay_independently(optimizer, 0.5, iter([decayed]))
+    scaler = LossScaler()
+    for value, expected in ((math.inf, 1.0), (1.0, 0.5)):
+        decayed.grad, kept.grad = torch.full((1,), value), torch.ones(1)
+        scaler.step(optimizer)
+        scaler.update()
+        assert decayed.item() == expected and kept.item() == 1
+    handle.remove()
+    optimizer.step()
+    assert decayed.item() == 0.5
+
+
+def test_an_independent_decay_refuses():
+    theta = nn.Parameter(torch.ones(1))
+    optimizer = optlab.SGD([theta], lr=0.1)
+    for decay in (-0.1, 1.5, math.nan):
+        with pytest.raises(ValueError, match=r"weight_decay must be in \[0, 1\]"):
+            decay_independently(optimizer, decay)
+    with pytest.raises(ValueError, match="among those of the optimizer"):
+        decay_independently(optimizer, 0.1, [nn.Parameter(torch.ones(1))])
+    with pytest.raises(ValueError, match=r"group 0 has weight_decay=0\.01"):
+        decay_independently(torch.optim.AdamW([theta], weight_decay=0.01), 0.1)
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1, 1.0])
