@@ -1,7 +1,7 @@
 """The exercises: generated, graded by nbgrader, and free of solutions.
 
-``mistakes_NN_name.py`` has a chapter's WRONG, one mistake for each autograded exercise (the cell that
-it replaces, and the new cell), and ALONE, those that are also made one at a time.
+``mistakes_NN_name.py`` has a chapter's WRONG, one mistake for each autograded exercise (the cell
+that it replaces, and the new cell), and ALONE, those that are also made one at a time.
 """
 
 import importlib
