@@ -186,6 +186,7 @@ def play(
     rule: str | None = None,
     lr: tuple[float, float, float] = (0.001, 0.1, 0.01),
     beta: tuple[float, float, float] = (0.0, 0.98, 0.0),
+    kicks: Sequence[Sequence[float]] = (),
 ) -> Playground:
     """Ask a question whose answer is found with sliders.
 
@@ -199,6 +200,8 @@ def play(
         rule: the one that is chosen at first; by default the first.
         lr: low end, high end and start of the learning rate's slider, which is logarithmic.
         beta: the same of momentum's slider, within [0, 1); unused by rules without momentum.
+        kicks: what noise adds to the gradient, a row of coordinates for each step; after the last
+            row, or without any, the gradient is exact.
 
     Returns:
         A widget: show it as the last line of a cell.
@@ -236,6 +239,7 @@ def play(
         "rules": described,
         "lr": _ends("lr", lr, "(0, inf)"),
         "beta": _ends("beta", beta, "[0, 1)"),
+        "kicks": _rows(kicks, len(landscape(scene).start)),
         "positions": {
             "lr": _positions(*map(math.log10, lr), wanted=200),
             "beta": _positions(*beta, wanted=round((beta[1] - beta[0]) / 0.005)),
@@ -243,6 +247,17 @@ def play(
     }
     at = {"lr": float(lr[2]), "beta": float(beta[2])}
     return Playground(question, settings, list(rules).index(first), **at)
+
+
+def _rows(kicks: Sequence[Sequence[float]], width: int) -> list[list[float]]:
+    try:
+        rows = [[float(kick) for kick in row] for row in kicks]
+    except TypeError:
+        raise TypeError(f"kicks must be rows of {width} numbers, got {kicks!r}") from None
+    for i, row in enumerate(rows):
+        if len(row) != width or not all(map(math.isfinite, row)):
+            raise ValueError(f"kicks[{i}] must be {width} finite numbers, got {row!r}")
+    return rows
 
 
 def _positions(low: float, high: float, start: float, *, wanted: int) -> int:

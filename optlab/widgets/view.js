@@ -22,15 +22,16 @@ export function invariants(rule, lam, options) {
   return [theta[0] + v[1], theta[0] * v[1] - v[0] * theta[1]];
 }
 
-// The path, as in optlab/descent.py.
-export function descend(rule, scene, options, steps) {
+// The path, as in optlab/descent.py; `kicks` has what noise adds to the gradient at each step.
+export function descend(rule, scene, options, steps, kicks = []) {
   let point = scene.start;
   let memory = point.map(() => Array(rule.states).fill(0));
   const path = [point];
   for (let step = 1; step <= steps; step++) {
     const gradient = scene.gradient(...point);
+    const kick = kicks[step - 1] ?? point.map(() => 0);
     const moved = point.map((theta, i) =>
-      rule.update(theta, gradient[i], ...memory[i], { ...options, step }));
+      rule.update(theta, gradient[i] + kick[i], ...memory[i], { ...options, step }));
     point = moved.map((result) => result[0]);
     memory = moved.map((result) => result.slice(1));
     path.push(point);
@@ -77,7 +78,7 @@ function measure(model) {
   const scene = landscapes[settings.scene];
   const options = { lr: model.get("lr"), beta: model.get("beta") };
   const horizon = Math.ceil(settings.budget * HORIZON);
-  const path = descend(rule, scene, options, horizon);
+  const path = descend(rule, scene, options, horizon, settings.kicks);
   const errors = remaining(scene, path);
   const hit = reached(errors, settings.goal, settings.budget);
   const slow = slowest(rule, scene, options);

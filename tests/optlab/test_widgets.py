@@ -59,6 +59,17 @@ def test_a_path_is_the_one_that_python_takes(evaluate, name, scene):
             assert mine == pytest.approx(theirs, rel=1e-9, abs=1e-12)
 
 
+def test_kicks_move_the_path_as_noise_does(evaluate):
+    kicks = [[0.5 * (-1) ** step, 0.25 * step] for step in range(8)]
+    box = play("Noise?", rules=["momentum"], kicks=kicks)
+    assert box.view.settings["kicks"] == kicks
+    rows = iter([*kicks, (0.0, 0.0), (0.0, 0.0)])  # exact once the rows are used up
+    options = {"lr": 0.01, "beta": 0.5}
+    path = descend("momentum", "ellipse", steps=10, noise=lambda: next(rows), **options)
+    call = f"m.rules.momentum, m.landscapes.ellipse, {json.dumps(options)}, 10, {json.dumps(kicks)}"
+    assert evaluate(f"m.descend({call})") == [list(point) for point in path]
+
+
 @pytest.mark.parametrize("name", SHOWN)
 def test_the_plane_is_the_one_of_modes(evaluate, name):
     grid = [
