@@ -180,7 +180,9 @@ def lost(points, full):
 
 
 def test_the_students_version_is_the_generated_one():
-    assert release.released() == {STUDENT: STUDENT.read_text("utf-8")}
+    released = release.released()
+    assert STUDENT in released
+    assert released == {path: path.read_text("utf-8") for path in released}
 
 
 def test_check_names_what_is_stale_and_release_repairs_it(tmp_path, monkeypatch, capsys):
