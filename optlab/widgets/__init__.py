@@ -24,9 +24,21 @@ from optlab.signatures import hyperparameters, states
 from optlab.signatures import rule as find_rule
 from optlab.widgets.javascript import translate
 
-LABELS = {"sgd": "gradient descent", "momentum": "heavy ball", "nesterov": "Nesterov"}
+LABELS = {
+    "sgd": "gradient descent",
+    "momentum": "heavy ball",
+    "nesterov": "Nesterov",
+    "adagrad": "AdaGrad",
+    "adam": "Adam",
+}
 #: The hyperparameters that the sliders set; a rule that needs others has no view.
 SLIDERS = {"lr", "beta"}
+#: Rules that divide by what they remember and so have no modes: what momentum's slider sets, if
+#: anything, and what stays fixed.
+ADAPTIVE: dict[str, tuple[str | None, dict[str, float]]] = {
+    "adagrad": (None, {"eps": 1e-8}),
+    "adam": ("beta1", {"beta2": 0.999, "eps": 1e-8}),
+}
 
 
 def is_quadratic(scene: Landscape) -> bool:
@@ -48,6 +60,8 @@ def is_quadratic(scene: Landscape) -> bool:
 
 def _has_momentum(update: Callable[..., Any]) -> bool:
     """Whether a rule needs beta; a ValueError where it has no view: the one place that decides."""
+    if update.__name__ in ADAPTIVE:
+        return ADAPTIVE[update.__name__][0] is not None
     needed = {name for name, needed in hyperparameters(update).items() if needed}
     if "lr" not in needed or needed - SLIDERS:
         others = ", ".join(sorted(needed)) or "nothing"
@@ -57,10 +71,10 @@ def _has_momentum(update: Callable[..., Any]) -> bool:
 
 
 def has_view(update: Callable[..., Any]) -> bool:
-    """Whether the sliders set all that a rule needs, and its modes can be drawn.
+    """Whether the sliders, with what stays fixed, set all that a rule needs.
 
     >>> [name for name, update in RULES.items() if has_view(update)]
-    ['sgd', 'momentum', 'nesterov']
+    ['sgd', 'momentum', 'nesterov', 'adagrad', 'adam']
     """
     try:
         _has_momentum(update)
@@ -77,7 +91,7 @@ def equations() -> str:
     parts += [part for scene in LANDSCAPES.values() for part in (scene.value, scene.gradient)]
     functions = translate(*parts, *shown.values(), radius, regime)
     rules = {
-        name: f"{{update: {update.__name__}, states: {len(states(update))}}}"
+        name: f"{{update: {update.__name__}, states: {len(states(update))}{_fixed(name)}}}"
         for name, update in shown.items()
     }
     scenes = {
@@ -92,6 +106,12 @@ def equations() -> str:
         rows = ",\n".join(f"  {json.dumps(key)}: {value}" for key, value in table.items())
         members.append(f"{name}: {{\n{rows}\n}}")
     return f"const OPTLAB = (() => {{\n{functions}\n\nreturn {{{', '.join(members)}}};\n}})();\n"
+
+
+def _fixed(name: str) -> str:
+    """What JavaScript must know of a rule without modes."""
+    slot, fixed = ADAPTIVE.get(name, (None, {}))
+    return f", slot: {json.dumps(slot)}, fixed: {json.dumps(fixed)}" if fixed else ""
 
 
 def _beside(name: str) -> str:

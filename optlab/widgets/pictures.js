@@ -9,6 +9,7 @@ const DECADES_BELOW_GOAL = 2;
 const FAST = [0, 114, 178]; // blue, by its opacity: it reads on light and on dark paper
 const HATCH = [128, 128, 128, 80];
 const PIXELS = 2; // of the screen, per pixel of the plane's colours
+const COARSE = 6; // the same where each colour is a run
 
 class PathPicture extends Picture {
   lay({ scene }) {
@@ -101,7 +102,7 @@ class PlanePicture extends Picture {
     this.frame({ range: settings.lr, log: true, label: "learning rate η" },
       { range: settings.beta, label: rule.momentum ? "momentum β" : "" });
     this.at = (px, py) => slowest(rule, state.scene, { lr: this.x.at(px), beta: this.y.at(py) });
-    this.colours();
+    this.colours(rule.fixed ? COARSE : PIXELS);
     for (const kind of this.regions()) {
       make(this.paper, "path", { class: "border",
         d: outline(this.box, (px, py) => this.at(px, py).regime === kind, FINE_CELLS) });
@@ -109,8 +110,8 @@ class PlanePicture extends Picture {
   }
 
   // Blue by speed against the best rate in the plane, hatched where the run diverges.
-  colours() {
-    const [columns, rows] = [this.box.width, this.box.height].map((n) => Math.floor(n / PIXELS));
+  colours(pixels) {
+    const [columns, rows] = [this.box.width, this.box.height].map((n) => Math.floor(n / pixels));
     const cells = Array.from({ length: columns * rows }, (_, i) => this.at(
       this.box.left + (this.box.width * ((i % columns) + 0.5)) / columns,
       this.box.top + (this.box.height * (Math.floor(i / columns) + 0.5)) / rows).rate);

@@ -7,6 +7,7 @@ const WIDE = 840; // px: three pictures in a row; below, one over two
 const NARROW = 500; // px: all in one column
 const HEIGHTS = { wide: [280, 280, 280], medium: [230, 270, 270], narrow: [190, 200, 230] };
 const GONE = 1e-6; // a rate below this is rounding
+const MEASURED = 100; // steps over which a rule without modes has its rate measured
 const NAMES = { lr: "Learning rate η", beta: "Momentum β" };
 const HANDLES = ".noUi-handle, .ui-slider-handle"; // of ipywidgets 8, of ipywidgets 7
 
@@ -27,11 +28,13 @@ export function descend(rule, scene, options, steps, kicks = []) {
   let point = scene.start;
   let memory = point.map(() => Array(rule.states).fill(0));
   const path = [point];
+  const given = rule.fixed ? { lr: options.lr, ...rule.fixed } : options;
+  if (rule.slot) given[rule.slot] = options.beta;
   for (let step = 1; step <= steps; step++) {
     const gradient = scene.gradient(...point);
     const kick = kicks[step - 1] ?? point.map(() => 0);
     const moved = point.map((theta, i) =>
-      rule.update(theta, gradient[i] + kick[i], ...memory[i], { ...options, step }));
+      rule.update(theta, gradient[i] + kick[i], ...memory[i], { ...given, step }));
     point = moved.map((result) => result[0]);
     memory = moved.map((result) => result.slice(1));
     path.push(point);
@@ -53,8 +56,13 @@ export function reached(errors, goal, budget) {
   return since <= budget ? since : null;
 }
 
-// The mode that decides in the long run: its rate, and how it moves.
+// The mode that decides in the long run: its rate, and how it moves. A rule that divides by what
+// it remembers has no modes: what a run leaves stands for the rate.
 export function slowest(rule, scene, options) {
+  if (rule.fixed) {
+    const left = remaining(scene, descend(rule, scene, options, MEASURED))[MEASURED];
+    return { rate: left ** (1 / MEASURED), regime: left < 1 ? "" : "diverges" };
+  }
   const modes = scene.curvature.map((lam) => invariants(rule, lam, options));
   const [trace, det] = modes.reduce((a, b) => (radius(...b) > radius(...a) ? b : a));
   return { rate: radius(trace, det), regime: regime(trace, det) };
@@ -111,6 +119,9 @@ function sentence({ rule, scene, options, errors, settings }) {
   const beta = rule.momentum ? `, β = ${words(options.beta, 3)}` : "";
   const share = `${words(error)} ${error <= 1 ? "of" : "times"} its start`;
   const size = Number.isFinite(error) ? `is ${share}` : "has grown beyond all numbers";
+  const said = `${capital(rule.label)}, η = ${words(options.lr, 3)}${beta}: after ${settings.budget} `
+    + `steps the ${what} ${size}.`;
+  if (rule.fixed) return said;
   const each = scene.curvature.map((lam, i) => {
     const pair = invariants(rule, lam, options);
     const rate = radius(...pair);
@@ -119,8 +130,7 @@ function sentence({ rule, scene, options, errors, settings }) {
   });
   const range = scene.curvature.map((lam) => words(lam, 3)).join(" and ");
   const proviso = scene.quadratic ? "" : `on a quadratic of curvatures ${range}: `;
-  return `${capital(rule.label)}, η = ${words(options.lr, 3)}${beta}: after ${settings.budget} `
-    + `steps the ${what} ${size}. ${capital(`${proviso}${each.join("; ")}`)}.`;
+  return `${said} ${capital(`${proviso}${each.join("; ")}`)}.`;
 }
 
 function verdict({ hit, settings }) {

@@ -20,6 +20,7 @@ from optlab.widgets.javascript import translate
 from tests.optlab.node import from_source, node
 
 SHOWN = [name for name, update in RULES.items() if widgets.has_view(update)]
+LINEAR = ["sgd", "momentum", "nesterov"]
 OPTIONS = {"sgd": [{"lr": 0.0198}, {"lr": 0.001}]}
 PAIRS = [{"lr": 0.0331, "beta": 0.669}, {"lr": 0.001, "beta": 0.9}, {"lr": 1 / 9, "beta": 4 / 9}]
 
@@ -42,7 +43,7 @@ def evaluate(tmp_path_factory):
 
 
 @pytest.mark.parametrize("scene", LANDSCAPES)
-@pytest.mark.parametrize("name", SHOWN)
+@pytest.mark.parametrize("name", LINEAR)
 def test_a_path_is_the_one_that_python_takes(evaluate, name, scene):
     steps = 40 if scene == "rosenbrock" else 125
     for options in OPTIONS.get(name, PAIRS):
@@ -70,7 +71,27 @@ def test_kicks_move_the_path_as_noise_does(evaluate):
     assert evaluate(f"m.descend({call})") == [list(point) for point in path]
 
 
-@pytest.mark.parametrize("name", SHOWN)
+@pytest.mark.parametrize("scene", LANDSCAPES)
+@pytest.mark.parametrize("name", widgets.ADAPTIVE)
+def test_an_adaptive_rule_takes_pythons_path_with_what_stays_fixed(evaluate, name, scene):
+    slot, fixed = widgets.ADAPTIVE[name]
+    for lr, beta in ((0.3, 0.9), (0.01, 0.5)):
+        settings = {"lr": lr, **fixed, **({slot: beta} if slot else {})}
+        path = descend(name, scene, steps=100, **settings)
+        options = json.dumps({"lr": lr, "beta": beta})
+        got = evaluate(f"m.descend(m.rules.{name}, m.landscapes.{scene}, {options}, 100)")
+        assert len(got) == 101
+        for mine, theirs in zip(path[:40], got, strict=False):
+            assert theirs == pytest.approx(list(mine), rel=1e-6, abs=1e-9)
+        if scene == "ellipse":
+            call = f"m.slowest(m.rules.{name}, m.landscapes.{scene}, {options})"
+            left = math.dist(got[-1], (0, 0)) / math.dist(path[0], (0, 0))
+            slow = evaluate(call)
+            assert slow["rate"] == pytest.approx(left**0.01, rel=1e-9)
+            assert slow["regime"] == ""
+
+
+@pytest.mark.parametrize("name", LINEAR)
 def test_the_plane_is_the_one_of_modes(evaluate, name):
     grid = [
         {"lr": lr, "beta": beta} if name != "sgd" else {"lr": lr}
@@ -108,11 +129,12 @@ def test_numbers_in_words(evaluate):
 
 
 def test_the_page_carries_the_rules_that_have_a_view_and_no_others():
-    assert SHOWN == ["sgd", "momentum", "nesterov"]
+    assert [*LINEAR, *widgets.ADAPTIVE] == SHOWN
     for name in SHOWN:
-        assert translate(RULES[name]) in View._esm
+        assert translate(average, RULES[name]).partition("\n\n")[2] in View._esm
         assert not any(starts(RULES[name]).values())  # view.js starts at zero
-    for name in (*RULES.keys() - SHOWN, *(part.__name__ for part in PARTS)):
+    uncalled = {part.__name__ for part in PARTS} - {"average"}  # which Adam calls
+    for name in (*RULES.keys() - SHOWN, *uncalled):
         assert f"function {name}(" not in View._esm
         assert f"{name}: {{update" not in View._esm
     for scene in LANDSCAPES.values():
@@ -279,8 +301,8 @@ def test_a_rule_with_other_hyperparameters_has_no_view(monkeypatch):
     monkeypatch.setitem(widgets.RULES, "other", other)
     with pytest.raises(ValueError, match="other needs decay, lr"):
         play("Which?", rules=["other"])
-    with pytest.raises(ValueError, match="adam needs beta1, beta2, eps, lr, step"):
-        play("Which?", rules=["adam"])
+    with pytest.raises(ValueError, match="adamw needs beta1, beta2, eps, lr, step"):
+        play("Which?", rules=["adamw"])
     for name in RULES.keys() - SHOWN:
         with pytest.raises(ValueError, match=f"rules must need lr and at most beta; {name} needs"):
             play("Which?", rules=["sgd", name])
