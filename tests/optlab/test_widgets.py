@@ -9,17 +9,16 @@ import ipywidgets
 import pytest
 from ipywidgets.embed import embed_data
 
-from optlab import widgets
 from optlab.descent import descend
 from optlab.landscapes import LANDSCAPES
 from optlab.modes import invariants, polyak, radius, rate, regime
 from optlab.rules import PARTS, RULES, average
 from optlab.signatures import starts
-from optlab.widgets import Playground, View, play
+from optlab.widgets import Playground, View, equations, play
 from optlab.widgets.javascript import translate
 from tests.optlab.node import from_source, node
 
-SHOWN = [name for name, update in RULES.items() if widgets.has_view(update)]
+SHOWN = [name for name, update in RULES.items() if equations.has_view(update)]
 LINEAR = ["sgd", "momentum", "nesterov"]
 OPTIONS = {"sgd": [{"lr": 0.0198}, {"lr": 0.001}]}
 PAIRS = [{"lr": 0.0331, "beta": 0.669}, {"lr": 0.001, "beta": 0.9}, {"lr": 1 / 9, "beta": 4 / 9}]
@@ -72,9 +71,9 @@ def test_kicks_move_the_path_as_noise_does(evaluate):
 
 
 @pytest.mark.parametrize("scene", LANDSCAPES)
-@pytest.mark.parametrize("name", widgets.ADAPTIVE)
+@pytest.mark.parametrize("name", equations.ADAPTIVE)
 def test_an_adaptive_rule_takes_pythons_path_with_what_stays_fixed(evaluate, name, scene):
-    slot, fixed = widgets.ADAPTIVE[name]
+    slot, fixed = equations.ADAPTIVE[name]
     for lr, beta in ((0.3, 0.9), (0.01, 0.5)):
         settings = {"lr": lr, **fixed, **({slot: beta} if slot else {})}
         path = descend(name, scene, steps=100, **settings)
@@ -129,7 +128,7 @@ def test_numbers_in_words(evaluate):
 
 
 def test_the_page_carries_the_rules_that_have_a_view_and_no_others():
-    assert [*LINEAR, *widgets.ADAPTIVE] == SHOWN
+    assert [*LINEAR, *equations.ADAPTIVE] == SHOWN
     for name in SHOWN:
         assert translate(average, RULES[name]).partition("\n\n")[2] in View._esm
         assert not any(starts(RULES[name]).values())  # view.js starts at zero
@@ -150,20 +149,20 @@ def faded(theta, g, m, *, lr, beta):
     theta = theta - lr * m
     return theta, m
 """
-    monkeypatch.setitem(widgets.RULES, "faded", from_source(source, "faded", tmp_path))
-    assert translate(average) in widgets.equations()
+    monkeypatch.setitem(equations.RULES, "faded", from_source(source, "faded", tmp_path))
+    assert translate(average) in equations.script()
 
 
 def test_one_character_of_a_rule_changes_the_sliders(monkeypatch, tmp_path):
-    before = widgets.equations()
+    before = equations.script()
     source = inspect.getsource(RULES["momentum"]).replace("theta - lr", "theta + lr")
-    monkeypatch.setitem(widgets.RULES, "momentum", from_source(source, "momentum", tmp_path))
-    after = widgets.equations()
+    monkeypatch.setitem(equations.RULES, "momentum", from_source(source, "momentum", tmp_path))
+    after = equations.script()
     assert [a for a, b in zip(before, after, strict=True) if a != b] == ["-"]
 
 
 def test_which_landscapes_have_modes():
-    assert [name for name, scene in LANDSCAPES.items() if widgets.is_quadratic(scene)] == [
+    assert [name for name, scene in LANDSCAPES.items() if equations.is_quadratic(scene)] == [
         "ellipse"
     ]
 
@@ -298,7 +297,7 @@ def test_a_rule_with_other_hyperparameters_has_no_view(monkeypatch):
     def other(theta, g, *, lr, decay):
         return (theta - lr * decay * g,)
 
-    monkeypatch.setitem(widgets.RULES, "other", other)
+    monkeypatch.setitem(equations.RULES, "other", other)
     with pytest.raises(ValueError, match="other needs decay, lr"):
         play("Which?", rules=["other"])
     with pytest.raises(ValueError, match="adamw needs beta1, beta2, eps, lr, step"):
@@ -312,8 +311,8 @@ def test_a_rule_that_is_not_linear_has_no_view(monkeypatch):
     def sign(theta, g, *, lr):
         return (theta - lr * ((g > 0) - (g < 0)),)
 
-    monkeypatch.setitem(widgets.RULES, "sign", sign)
-    assert not widgets.has_view(sign)
+    monkeypatch.setitem(equations.RULES, "sign", sign)
+    assert not equations.has_view(sign)
     with pytest.raises(ValueError, match=r"rule must be linear .*, got sign\(\)"):
         play("Which?", rules=["sign"])
 
