@@ -1,5 +1,10 @@
-"""The exercises: generated, graded by nbgrader, and free of solutions."""
+"""The exercises: generated, graded by nbgrader, and free of solutions.
 
+``mistakes_NN_name.py`` has a chapter's WRONG, one mistake for each autograded exercise (the cell
+that it replaces, and the new cell), and ALONE, those that are also made one at a time.
+"""
+
+import importlib
 import re
 
 import nbformat
@@ -8,121 +13,35 @@ from nbgrader.api import Gradebook
 
 from course import release
 
-ASSIGNMENT = "03-momentum"
-SOURCE = release.ROOT / "course" / "source" / ASSIGNMENT / "exercises.ipynb"
-STUDENT = release.ROOT / "chapters" / ASSIGNMENT / "exercises.ipynb"
-
-# One mistake for each autograded exercise: the cell that it replaces, and the new cell.
-WRONG = {
-    # The gradient enters with 1 - beta: an average, not torch's sum.
-    "heavy-ball": """
-def heavy_ball(theta, g, v, *, lr, beta):
-    v = beta * v + (1 - beta) * g
-    return theta - lr * v, v
-""",
-    # Complex roots are taken for a double real one.
-    "roots": """
-def spectral_radius(lam, lr, beta):
-    middle = (1 + beta - lr * lam) / 2
-    return abs(middle) + max(middle**2 - beta, 0.0) ** 0.5
-""",
-    # The two formulas of the text instead of a search: only the hidden tests notice.
-    "edge": """
-def edge(rule, beta):
-    if rule is rules.nesterov:
-        return 2 * (1 + beta) / (1 + 2 * beta)
-    return 2 * (1 + beta)
-""",
-    # The learning rate in units of mu: right where mu is 1.
-    "pair": """
-def best_pair(mu, L):
-    root = (L / mu) ** 0.5
-    rate = (root - 1) / (root + 1)
-    return 4 / (root + 1) ** 2, rate**2, rate
-""",
-    # The loss is taken for the distance.
-    "count": """
-def steps_to(tolerance, lr, beta):
-    path = descend("momentum", "ellipse", steps=2000, lr=lr, beta=beta)
-    losses = [landscapes.ellipse.value(*point) for point in path]
-    return next(t for t, loss in enumerate(losses) if loss <= tolerance * losses[0])
-""",
-    # The gradient at the point itself: heavy ball under another name.
-    "nesterov": """
-def look_ahead(gradient, x, v, *, lr, beta):
-    v = beta * v + gradient(x)
-    return x - lr * v, v
-
-
-def framework(gradient, theta, v, *, lr, beta):
-    g = gradient(theta)
-    v = beta * v + g
-    return theta - lr * (g + beta * v), v
-
-
-def anticipated(x, v, *, lr, beta):
-    return x - lr * beta * v
-""",
-    # Momentum correction, which a rate of zero destroys: only the hidden tests notice.
-    "schedule": """
-def train_fixed(gradient, theta, schedule, beta, steps):
-    v, path = 0.0 * theta, [theta]
-    for t in range(steps):
-        if t > 0:
-            v = v * schedule(t) / schedule(t - 1)
-        v = beta * v + schedule(t) * gradient(theta)
-        theta = theta - v
-        path.append(theta)
-    return path
-""",
-    # detach() gives another tensor on the same memory.
-    "alias": """
-class Mindful(Forgetful):
-    @torch.no_grad()
-    def step(self):
-        for p in self.parameters:
-            if p.grad is None:
-                continue
-            if p not in self.velocity:
-                self.velocity[p] = p.grad.detach()
-            else:
-                self.velocity[p].mul_(self.beta).add_(p.grad)
-            p.sub_(self.lr * self.velocity[p])
-""",
-    # The formula where it does not hold: a negative variance beyond the edge.
-    "noise": """
-def stationary_variance(lam, lr, beta, sigma, look_ahead=False):
-    beta = beta * (1 - lr * lam) if look_ahead else beta
-    room = 2 * (1 + beta) - lr * lam
-    return (1 + beta) * lr * sigma**2 / ((1 - beta) * lam * room)
-""",
-    # Only the last value is asked whether it returns.
-    "cycle": """
-def period(path, longest=10, tolerance=1e-9):
-    for p in range(1, longest + 1):
-        if abs(path[-1] - path[-1 - p]) <= tolerance:
-            return p
-    return None
-""",
-    # Torch does not dampen the first gradient.
-    "average": """
-def as_torch(lr, beta):
-    return {"lr": lr, "momentum": beta, "dampening": beta}
-""",
-}
-ALONE = ["heavy-ball", "nesterov", "schedule"]
+ROOT = release.ROOT  # one test moves the module's
+ASSIGNMENTS = sorted(path.name for path in (ROOT / "course" / "source").iterdir() if path.is_dir())
 
 pytestmark = pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SAWarning")  # of nbgrader
 
 
-@pytest.fixture(scope="module")
-def source():
-    return nbformat.read(SOURCE, as_version=4)
+def student_path(assignment):
+    return ROOT / "chapters" / assignment / "exercises.ipynb"
+
+
+@pytest.fixture(scope="module", params=ASSIGNMENTS)
+def assignment(request):
+    return request.param
 
 
 @pytest.fixture(scope="module")
-def student():
-    return nbformat.read(STUDENT, as_version=4)
+def mistakes(assignment):
+    return importlib.import_module(f"tests.course.mistakes_{assignment.replace('-', '_')}")
+
+
+@pytest.fixture(scope="module")
+def source(assignment):
+    path = ROOT / "course" / "source" / assignment / "exercises.ipynb"
+    return nbformat.read(path, as_version=4)
+
+
+@pytest.fixture(scope="module")
+def student(assignment):
+    return nbformat.read(student_path(assignment), as_version=4)
 
 
 def graded_cells(notebook):
@@ -152,25 +71,28 @@ def submission(student, source, answers):
 
 
 @pytest.fixture(scope="module")
-def grades(tmp_path_factory, student, source):
+def grades(tmp_path_factory, assignment, mistakes, student, source):
     """What nbgrader's autograde gives each submission: {student: {cell: points}}, and its files."""
     folder = tmp_path_factory.mktemp("course").resolve()
     api = release.grader(folder)
     submissions = {
         "reference": submission(student, source, None),
         "untouched": student,
-        "every-mistake": submission(student, source, WRONG),
-        **{name: submission(student, source, {name: WRONG[name]}) for name in ALONE},
+        "every-mistake": submission(student, source, mistakes.WRONG),
+        **{
+            name: submission(student, source, {name: mistakes.WRONG[name]})
+            for name in mistakes.ALONE
+        },
     }
     given = {}
     for name, notebook in submissions.items():
-        path = folder / "submitted" / name / ASSIGNMENT / "exercises.ipynb"
+        path = folder / "submitted" / name / assignment / "exercises.ipynb"
         path.parent.mkdir(parents=True)
         nbformat.write(notebook, path)
-        done = api.autograde(ASSIGNMENT, name)
+        done = api.autograde(assignment, name)
         assert done["success"], done.get("error") or done.get("log")
         with Gradebook(f"sqlite:///{folder / 'gradebook.db'}", "optlab") as gradebook:
-            book = gradebook.find_submission_notebook("exercises", ASSIGNMENT, name)
+            book = gradebook.find_submission_notebook("exercises", assignment, name)
             given[name] = {grade.name: grade.auto_score for grade in book.grades}
     return given, folder / "autograded"
 
@@ -179,22 +101,24 @@ def lost(points, full):
     return {name: full[name] - points[name] for name in full if points[name] != full[name]}
 
 
-def test_the_students_version_is_the_generated_one():
-    assert release.released() == {STUDENT: STUDENT.read_text("utf-8")}
+def test_the_students_versions_are_the_generated_ones():
+    paths = map(student_path, ASSIGNMENTS)
+    assert release.released() == {path: path.read_text("utf-8") for path in paths}
 
 
 def test_check_names_what_is_stale_and_release_repairs_it(tmp_path, monkeypatch, capsys):
-    for name in ("course/nbgrader_config.py", f"course/source/{ASSIGNMENT}/exercises.ipynb"):
+    assignment = ASSIGNMENTS[0]
+    for name in ("course/nbgrader_config.py", f"course/source/{assignment}/exercises.ipynb"):
         copy = tmp_path / name
         copy.parent.mkdir(parents=True, exist_ok=True)
         copy.write_bytes((release.ROOT / name).read_bytes())
     monkeypatch.setattr(release, "ROOT", tmp_path)
-    written = tmp_path / "chapters" / ASSIGNMENT / "exercises.ipynb"
+    written = tmp_path / "chapters" / assignment / "exercises.ipynb"
     assert release.main(["--check"]) == 1
-    assert f"chapters/{ASSIGNMENT}/exercises.ipynb is stale" in capsys.readouterr().err
+    assert f"chapters/{assignment}/exercises.ipynb is stale" in capsys.readouterr().err
     assert not written.exists()
     assert release.main([]) == 0
-    assert written.read_bytes() == STUDENT.read_bytes()
+    assert written.read_bytes() == student_path(assignment).read_bytes()
     assert [path.name for path in written.parent.iterdir()] == ["exercises.ipynb"]
 
 
@@ -202,8 +126,8 @@ def test_the_reference_gets_every_autograded_point(grades, source):
     assert lost(grades[0]["reference"], checks(source)) == {}
 
 
-def test_the_reference_runs_without_an_error_or_a_warning(grades):
-    ran = nbformat.read(grades[1] / "reference" / ASSIGNMENT / "exercises.ipynb", as_version=4)
+def test_the_reference_runs_without_an_error_or_a_warning(grades, assignment):
+    ran = nbformat.read(grades[1] / "reference" / assignment / "exercises.ipynb", as_version=4)
     outputs = [o for cell in ran.cells if cell.cell_type == "code" for o in cell.outputs]
     assert outputs
     assert [o for o in outputs if o.output_type == "error" or o.get("name") == "stderr"] == []
@@ -213,15 +137,15 @@ def test_an_untouched_notebook_gets_nothing(grades):
     assert set(grades[0]["untouched"].values()) == {0}
 
 
-@pytest.mark.parametrize("name", ALONE)
-def test_a_mistake_loses_its_points_and_no_others(grades, source, name):
+def test_a_mistake_loses_its_points_and_no_others(grades, source, mistakes):
     full = checks(source)
-    assert lost(grades[0][name], full) == {f"{name}-check": full[f"{name}-check"]}
+    for name in mistakes.ALONE:
+        assert lost(grades[0][name], full) == {f"{name}-check": full[f"{name}-check"]}
 
 
-def test_every_check_finds_its_mistake(grades, source):
+def test_every_check_finds_its_mistake(grades, source, mistakes):
     full = checks(source)
-    assert {f"{name}-check" for name in WRONG} == set(full)
+    assert {f"{name}-check" for name in mistakes.WRONG} == set(full)
     assert lost(grades[0]["every-mistake"], full) == full
 
 
@@ -256,13 +180,13 @@ def test_the_points_add_up_to_one_hundred(source):
     assert len(checks(source)) >= 5
 
 
-def test_no_solution_stands_in_the_students_version(source, student):
-    text = STUDENT.read_text("utf-8")
+def test_no_solution_stands_in_the_students_version(assignment, source, student):
+    text = student_path(assignment).read_text("utf-8")
     assert "BEGIN SOLUTION" not in text and "HIDDEN TESTS" not in text
     shown = {line.strip() for cell in student.cells for line in cell.source.splitlines()}
     allowed = {line.strip() for line in release.visible(source).splitlines()}
     secret = {line for line in release.secrets(source) if len(line) > 10} - allowed
-    assert len(secret) > 150
+    assert len(secret) > 100
     assert shown & secret == set()
     assert all(not cell.get("outputs") for cell in student.cells)
 
