@@ -9,7 +9,7 @@ from torch import Tensor
 class Dataset(NamedTuple):
     """Examples with their targets; entry ``n`` of the first dimension is example ``n``.
 
-    Attributes:
+    Args:
         x: examples for training: images ``(samples, channels, height, width)`` and signals
             ``(samples, length)`` of real numbers, or text ``(samples, context)`` of tokens.
         y: their targets, whole numbers below ``classes``: ``(samples,)``, or each position's next
