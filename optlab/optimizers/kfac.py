@@ -66,6 +66,7 @@ class KFAC(Engine):
 
     Attributes:
         plain: parameters that keep their gradient as it is, by name, with the reason.
+        closure: what ``step`` needs: ``"none"``, or one that calls ``backward()``.
 
     >>> torch.manual_seed(0).initial_seed()
     0
@@ -127,6 +128,7 @@ class KFAC(Engine):
         if adaptive and maximize:
             raise ValueError("adaptive damping is for minimizing: maximize must be False")
         self.adaptive, self.kl_clip = adaptive, kl_clip
+        self.closure = "backward" if adaptive else "none"
         if isinstance(model, nn.parallel.DistributedDataParallel):
             model, process_group = model.module, process_group or model.process_group
         if params is None:
