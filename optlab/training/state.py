@@ -25,7 +25,8 @@ def identity(trainer: "Trainer") -> Pairs:
     pairs = [(f"the model's {name}", f"{tuple(t.shape)} {t.dtype}") for name, t in named]
     pairs.append(("the optimizer", type(optimizer).__name__))
     for number, group in enumerate(optimizer.param_groups):
-        shapes = [tuple(p.shape) for p in group["params"]]
+        # A part of a parameter that is shared out over ranks says what the whole is.
+        shapes = [tuple(getattr(p, "whole", p.shape)) for p in group["params"]]
         pairs.append((f"parameter group {number}", str(shapes)))
     pairs += [
         ("the schedule", type(schedule).__name__),
