@@ -38,11 +38,12 @@ class Sharded(nn.Module):
 
     def __init__(self, model: nn.Module, *, process_group: Any = None) -> None:
         super().__init__()
-        self.process_group = process_group or distributed.group.WORLD
+        group: Any = process_group or distributed.group.WORLD
+        self.process_group = group
         refuse_differing(described(model), self.process_group)
         broadcast([*model.parameters(), *model.buffers()], self.process_group)
         kind = next(model.parameters()).device.type
-        mesh = DeviceMesh.from_group(self.process_group, kind)
+        mesh = DeviceMesh.from_group(group, kind)
         for block in _blocks(model):
             fully_shard(block, mesh=mesh)
         self.module: Any = fully_shard(model, mesh=mesh)
@@ -137,6 +138,6 @@ def _is_whole(value: Any, p: Any) -> bool:
     return plain and isinstance(p, DTensor) and value.shape == p.shape
 
 
-def _spread(value: Tensor, p: Any) -> Any:
+def _spread(value: Any, p: Any) -> Any:
     value = value.to(p.device)
     return distribute_tensor(value, p.device_mesh, p.placements, src_data_rank=None)

@@ -50,8 +50,8 @@ def data_of(chosen: Configuration) -> Dataset:
         with _key("standardize"):
             data = data.standardized()
     if chosen.precision == "fp64":
-        x, y, *tests = (t.double() if t.is_floating_point() else t for t in data[:4])
-        data = Dataset(x, y, *tests, data.classes)
+        real = {name: t.double() for name, t in data._asdict().items() if _is_real(t)}
+        data = data._replace(**real)
     return data
 
 
@@ -267,6 +267,10 @@ def _completed(choice: Choice, found: dict[str, Any], made: Any) -> dict[str, An
     known = inspect.signature(made).parameters
     both = {**found, **_settings(choice)}
     return {key: value for key, value in both.items() if key in known}
+
+
+def _is_real(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.is_floating_point()
 
 
 @contextmanager

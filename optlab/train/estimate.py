@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
@@ -69,12 +68,13 @@ def estimate(chosen: Configuration, data: Dataset, ranks: int = 1) -> Estimate:
 def _loss(chosen: Configuration, model: nn.Module, data: Dataset, count: int) -> Tensor:
     policy = Policy("fp32" if chosen.precision == "fp64" else chosen.precision)
     with policy.autocast():
-        return loss_of(chosen)(model(data.x[:count]), data.y[:count])
+        # Copies, as a batch is one.
+        return loss_of(chosen)(model(data.x[:count].clone()), data.y[:count].clone())
 
 
 def _saved(chosen: Configuration, model: nn.Module, data: Dataset, count: int) -> int:
     """Bytes kept for the backward pass, of tensors that would not be there otherwise."""
-    there = {tensor.untyped_storage().data_ptr() for tensor in [*model.parameters(), *data[:4]]}
+    there = {tensor.untyped_storage().data_ptr() for tensor in model.parameters()}
     sizes: dict[int, int] = {}
     kept = []
 

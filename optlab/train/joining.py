@@ -19,6 +19,8 @@ from torch import distributed
 #: Seconds between signs of life; without one for so many a process counts as lost, and after an
 #: error for so many.
 BEAT, SILENCE, AFTER_ERROR = 0.5, 12.0, 2.5
+#: Its stores are there, but not in its list of names.
+c10d: Any = distributed
 #: Of Linux: the address of an interface.
 SIOCGIFADDR = 0x8915
 
@@ -106,21 +108,21 @@ def joined(where: Place, on: torch.device, timeout: float) -> Iterator["Watch"]:
         JoiningError: not all have come within ``timeout`` seconds, or one has gone.
     """
     limit = datetime.timedelta(seconds=timeout)
-    store: Any = distributed.HashStore() if where is ALONE else _store(where, limit, timeout)
+    store: Any = c10d.HashStore() if where is ALONE else _store(where, limit, timeout)
     if where is not ALONE and on.type == "cpu":
         _choose_interface(where)
-    watch = Watch(where, distributed.PrefixStore(f"optlab/{where.attempt}/watch", store))
+    watch = Watch(where, c10d.PrefixStore(f"optlab/{where.attempt}/watch", store))
     watch.meet(timeout)
     distributed.init_process_group(
         "nccl" if on.type == "cuda" else "gloo",
-        store=distributed.PrefixStore(f"optlab/{where.attempt}/group", store),
+        store=c10d.PrefixStore(f"optlab/{where.attempt}/group", store),
         rank=where.rank,
         world_size=where.ranks,
         timeout=limit,
     )
     if where is not ALONE:
         own = _store(where, limit, timeout, client=True)
-        watch.start(distributed.PrefixStore(f"optlab/{where.attempt}/watch", own))
+        watch.start(c10d.PrefixStore(f"optlab/{where.attempt}/watch", own))
     try:
         yield watch
     except Exception as error:
@@ -235,9 +237,7 @@ class Watch:
 def _store(where: Place, limit: datetime.timedelta, timeout: float, client: bool = False) -> Any:
     keeps = where.rank == 0 and not where.agent and not client
     try:
-        return distributed.TCPStore(
-            where.address, where.port, None, keeps, limit, wait_for_workers=False
-        )
+        return c10d.TCPStore(where.address, where.port, None, keeps, limit, wait_for_workers=False)
     except RuntimeError as error:
         at = f"port {where.port} of {where.address}"
         if keeps:
