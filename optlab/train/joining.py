@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple
 
 import torch
@@ -134,7 +134,9 @@ def joined(where: Place, on: torch.device, timeout: float) -> Iterator["Watch"]:
     else:
         distributed.barrier()  # none leaves while others are still busy
         watch.end("done")
-    distributed.destroy_process_group()
+    finally:
+        if on.type == "cpu":  # a GPU may still wait for a message
+            distributed.destroy_process_group()
 
 
 class Watch:
@@ -146,7 +148,9 @@ class Watch:
 
     def __init__(self, where: Place, store: Any) -> None:
         self.where, self._store = where, store
-        self._ended = threading.Event()
+        self._keeps = where.rank == 0 and not where.agent
+        self._ended, self._asked = threading.Event(), threading.Event()
+        self._gone = 0.0  # when the store was
         self._thread: threading.Thread | None = None
         self._seen = dict.fromkeys(range(where.ranks), ("", time.monotonic()))
 
@@ -158,14 +162,23 @@ class Watch:
         keys = [f"host {rank}" for rank in ranks]
         try:
             self._store.wait(keys, datetime.timedelta(seconds=timeout))
+            return
         except RuntimeError:
+            pass
+        at = f"MASTER_ADDR={self.where.address} MASTER_PORT={self.where.port}"
+        try:
             missing = [str(rank) for rank in ranks if not self._store.check([keys[rank]])]
+        except RuntimeError:
             raise JoiningError(
-                f"of {len(ranks)} ranks these have not joined within {timeout:g} s: "
-                f"{', '.join(missing)}. Start all of them, with MASTER_ADDR={self.where.address} "
-                f"MASTER_PORT={self.where.port} and WORLD_SIZE={len(ranks)}; see that no firewall "
-                "is between their hosts; or wait longer, with timeout=SECONDS"
+                f"rank 0 has ended before all had joined: see what it says, at {at}"
             ) from None
+        if self._keeps:
+            time.sleep(AFTER_ERROR)  # others have still to ask
+        raise JoiningError(
+            f"of {len(ranks)} ranks these have not joined within {timeout:g} s: "
+            f"{', '.join(missing)}. Start all of them, with {at} and WORLD_SIZE={len(ranks)}; see "
+            "that no firewall is between their hosts; or wait longer, with timeout=SECONDS"
+        )
 
     def start(self, store: Any) -> None:
         """Begin to give signs, and to look for others', over a connection of its own."""
@@ -179,7 +192,8 @@ class Watch:
             return
         self._ended.set()
         self._thread.join()
-        self._store.set(f"beat {self.where.rank}", word)
+        with suppress(RuntimeError):  # the store may be gone
+            self._store.set(f"beat {self.where.rank}", word)
 
     def lost(self) -> str:
         """After an error: a sentence on the rank from which no sign comes any more, or nothing."""
@@ -187,26 +201,33 @@ class Watch:
             return ""
         # What ends the others must not end this one before it has said why.
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        self._asked.set()
         deadline = time.monotonic() + AFTER_ERROR + 4 * BEAT
         while time.monotonic() < deadline:
             found = self._sentence(AFTER_ERROR)
             if found:
+                if self._keeps:
+                    time.sleep(AFTER_ERROR)  # others have still to find out the same
                 return found
             time.sleep(BEAT / 2)
         return ""
 
     def _sentence(self, silence: float) -> str:
-        now = time.monotonic()
+        """On the rank that has failed, or has been silent for so long, or nothing."""
+        now = self._gone or time.monotonic()
         others = {r: seen for r, seen in self._seen.items() if r != self.where.rank}
         for rank, (word, _) in others.items():
             if word.startswith("failed"):
                 return self._advice(f"rank {rank} has {word}")
         rank, (word, when) = min(
-            others.items(), key=lambda item: item[1][1], default=(0, ("", now))
+            others.items(), key=lambda item: item[1][1], default=(0, ("done", now))
         )
-        if word == "done" or now - when < silence:
-            return ""
-        return self._advice(f"rank {rank} has died: no sign of it for {now - when:.1f} s")
+        if word != "done" and now - when >= silence:
+            return self._advice(f"rank {rank} has died: no sign of it for {now - when:.1f} s")
+        if self._gone:
+            keeper = "torchrun" if self.where.agent else "rank 0"
+            return self._advice(f"{keeper}, which keeps the meeting place, has died")
+        return ""
 
     def _advice(self, what: str) -> str:
         return (
@@ -216,7 +237,7 @@ class Watch:
 
     def _run(self) -> None:
         beats = 0
-        while not self._ended.wait(BEAT):
+        while not self._ended.wait(BEAT) and not self._gone:
             beats += 1
             try:
                 self._store.set(f"beat {self.where.rank}", str(beats))
@@ -224,11 +245,10 @@ class Watch:
                     word = self._store.get(f"beat {rank}").decode()
                     if word != before or word == "done":
                         self._seen[rank] = word, time.monotonic()
-                found = self._sentence(SILENCE)
             except RuntimeError:
-                keeper = "torchrun" if self.where.agent else "rank 0"
-                found = self._advice(f"{keeper}, which keeps the meeting place, has died")
-            if found and not self._ended.is_set():
+                self._gone = time.monotonic()
+            found = self._sentence(AFTER_ERROR if self._gone else SILENCE)
+            if found and not self._ended.is_set() and not self._asked.is_set():
                 # The main thread may be inside a message that never ends.
                 print(f"rank {self.where.rank}: {found}", file=sys.stderr, flush=True)
                 os._exit(1)
