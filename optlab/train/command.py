@@ -10,11 +10,13 @@ import torch
 from torch import distributed
 
 from optlab import __version__
-from optlab.train.building import data_of, steps_of, trainer_of
+from optlab.train.building import trainer_of
 from optlab.train.configuration import Configuration
 from optlab.train.estimate import estimate
 from optlab.train.folder import Folder, Metrics
-from optlab.train.joining import JoiningError, Place, device, joined, place
+from optlab.train.joining import joined
+from optlab.train.parts import data_of, steps_of
+from optlab.train.place import JoiningError, Place, device, place
 from optlab.train.reading import pairs_of, read, ready, written
 from optlab.training import Checkpoints
 from optlab.training.ranks import refuse_differing, together
@@ -29,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     0 where the run is complete, 1 after an error, 128 and the signal's number where it was
     interrupted.
 
-    >>> main(["digits-mlp", "optimizer.lr=-1", "--dry-run"])
+    >>> main(["digits-mlp", "optimizer.rate=1"])
     1
     """
     given = _parser().parse_args(arguments)
@@ -80,9 +82,10 @@ def _run(chosen: Configuration, here: Place, dry: bool) -> int:
 def _show(chosen: Configuration, ranks: int) -> None:
     data = data_of(chosen)
     epoch = len(data.x) // chosen.batch if chosen.drop_last else -(-len(data.x) // chosen.batch)
+    found = estimate(chosen, data, ranks)
     print(written(chosen))
     print(f"steps       {steps_of(chosen, epoch):10,}, {epoch} in an epoch")
-    print(estimate(chosen, data, ranks), end=f" for each of {ranks} processes\n")
+    print(found, f"for each of {ranks} processes")
 
 
 def _train(chosen: Configuration, group: Any, on: torch.device) -> int:

@@ -8,8 +8,8 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from optlab.data import Dataset
 from optlab.precision import Policy
-from optlab.train.building import loss_of, model_of, optimizer_of
 from optlab.train.configuration import Configuration
+from optlab.train.parts import loss_of, model_of, optimizer_of
 
 #: Samples with which activations are measured: what grows is theirs, what does not is weights'.
 FEW, MORE = 2, 4

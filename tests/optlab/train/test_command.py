@@ -11,11 +11,11 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from optlab import data, models
 from optlab.schedules import cosine, warmup
-from optlab.train.building import data_of, model_of
+from optlab.train.choices import OPTIMIZERS
 from optlab.train.command import main
-from optlab.train.configuration import OPTIMIZERS
 from optlab.train.estimate import estimate
 from optlab.train.folder import Metrics
+from optlab.train.parts import data_of, model_of
 from optlab.train.reading import pairs_of, read, ready, written
 from optlab.training.checkpoints import read as read_checkpoint
 
@@ -83,6 +83,12 @@ def test_what_does_not_fit_ends_in_a_sentence(changes, message, tmp_path, capsys
     assert run(tmp_path, *changes) == 1
     assert capsys.readouterr().err.startswith(f"optlab.train: {message}")
     assert not [*tmp_path.glob("checkpoints/*.pt")]
+
+
+def test_data_that_is_not_there_is_named(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("OPTLAB_FASHION_MNIST", str(tmp_path / "nothing"))
+    assert run(tmp_path, name="fashion-convnet") == 1
+    assert capsys.readouterr().err.startswith("optlab.train: data: ")
 
 
 def test_unknown_configurations_are_answered_with_the_nearest(capsys):
