@@ -156,7 +156,7 @@ class Configuration(Section):
     @model_validator(mode="after")
     def _long(self) -> "Configuration":
         if (self.epochs is None) == (self.steps is None):
-            raise ValueError("one of epochs and steps must be given, and only one")
+            raise ValueError("one of epochs and steps must be given, and the other must be null")
         return self
 
 

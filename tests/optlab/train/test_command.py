@@ -50,7 +50,7 @@ def metrics(folder):
         (["batch=6.5"], "batch must be a valid integer, got 6.5"),
         (["parallel=ddq"], "parallel must be 'none', 'own', 'ddp' or 'fsdp', got 'ddq'"),
         (["schedule=multistep"], "schedule.milestones is missing"),
-        (["steps=5"], "one of epochs and steps must be given, and only one"),
+        (["steps=5"], "one of epochs and steps must be given, and the other must be null"),
         (["batch=null"], "batch must be a valid integer, got None"),
         (["batch"], "a change must be key=value, got 'batch'"),
         (["batch=[1"], "batch=.* is no YAML"),
