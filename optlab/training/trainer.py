@@ -238,9 +238,10 @@ class Trainer:
                     self.step += 1
                     samples += len(x)
                     self._after_step(last, signals)
-                    if bar.on and bar.due():
+                    ends = self.step == last or self.stopped or self.interrupted
+                    if bar.due() or ends:
                         bar.draw(self.step, samples, self.losses.last, self._lr())
-                    if self.step == last or self.stopped or self.interrupted:
+                    if ends:
                         return
             except FloatingPointError as error:
                 raise update.explained(error, self.step, x) from error

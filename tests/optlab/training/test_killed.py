@@ -15,7 +15,7 @@ from optlab.training import Callback, Checkpoints, checkpoints
 from optlab.training.checkpoints import read
 from tests.optlab.training.runs import digest, trainer
 
-EVERY, STEPS, KILLS = 3, 900, 20
+EVERY, STEPS, KILLS = 3, 480, 20
 #: Moments in the writing of a checkpoint: the function that is not reached, or has just returned.
 MOMENTS = ["half written", "fsync", "replace", "replaced", "unlink"]
 
@@ -124,10 +124,11 @@ def test_every_resume_is_the_undisturbed_run(forked, tmp_path):
         here, there = forked.Pipe(duplex=False)
         process = forked.Process(target=go_on, args=(folder, moment, there))
         process.start()
+        there.close()
         assert here.poll(60)
         assert here.recv() == step + 1  # it went on from the last checkpoint
         if moment is None:
-            time.sleep(draw.uniform(0, 0.25))
+            time.sleep(draw.uniform(0, 0.12))
             process.kill()
         process.join(60)
         killed += process.exitcode == -signal.SIGKILL
@@ -138,7 +139,7 @@ def test_every_resume_is_the_undisturbed_run(forked, tmp_path):
             assert digest(found) == expected[found["step"]], path
         step = max((read(path)["step"] for path in paths), default=0)
     assert killed == KILLS and step < STEPS
-    process = forked.Process(target=go_on, args=(folder, None, there))
+    process = forked.Process(target=go_on, args=(folder, None, None))
     process.start()
     process.join(60)
     assert digest(read(Checkpoints(folder).latest())) == expected[STEPS]
