@@ -1,6 +1,5 @@
 """A run that is killed again and again is the run that was left alone."""
 
-import multiprocessing
 import os
 import random
 import signal
@@ -8,7 +7,6 @@ import time
 from pathlib import Path
 
 import numpy as np
-import pytest
 import torch
 
 from optlab.training import Callback, Checkpoints, checkpoints
@@ -100,14 +98,6 @@ def go_on(folder, moment, pipe):
     if moment is not None:
         kill_at(*moment)
     run.run(steps=STEPS)
-
-
-@pytest.fixture(scope="module")
-def forked():
-    """Processes that have all imports from the start."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__, "sklearn.datasets", "torch._dynamo"])
-    return context
 
 
 def test_every_resume_is_the_undisturbed_run(forked, tmp_path):
