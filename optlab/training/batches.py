@@ -85,8 +85,9 @@ class Evaluation:
             )
         self.x, self.y, self.loss, self.batch, self.name = x, y, loss, batch, name
 
+    @torch.no_grad()
     def __call__(self, model: nn.Module) -> dict[str, float]:
-        """Figures by name; the model is used as it is."""
+        """Figures by name; the model is used in the modes that it is in."""
         losses, right = [], []
         classes = not self.y.is_floating_point()
         for x, y in zip(self.x.split(self.batch), self.y.split(self.batch), strict=True):

@@ -15,7 +15,7 @@ class History:
     """Rows of figures by name, one for a step at which something was recorded.
 
     Attributes:
-        rows: in the order of steps; each has ``"step"``.
+        rows: in the order of steps; each has ``"step"``.  Only the last one may change.
 
     >>> history = History()
     >>> for step, loss in enumerate((2.0, 1.0), 1):
@@ -28,6 +28,7 @@ class History:
 
     def __init__(self) -> None:
         self.rows: list[dict[str, Value]] = []
+        self._text = ""
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -79,9 +80,12 @@ class History:
             raise ValueError(f"path must end in .csv or .jsonl, got {str(path)!r}")
 
     def state_dict(self) -> dict[str, Any]:
-        """For a checkpoint."""
-        return {"rows": [dict(row) for row in self.rows]}
+        """For a checkpoint: a line for each row, of which only new ones are written again."""
+        done = self._text.count("\n")
+        self._text += "".join(json.dumps(row) + "\n" for row in self.rows[done:-1])
+        return {"rows": self._text + "".join(map(json.dumps, self.rows[-1:]))}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load a checkpoint."""
-        self.rows = [dict(row) for row in state_dict["rows"]]
+        self.rows = [json.loads(line) for line in state_dict["rows"].splitlines()]
+        self._text = ""

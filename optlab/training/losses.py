@@ -38,6 +38,9 @@ class Losses:
         Raises:
             FloatingPointError: one of those read now is not finite.
         """
+        if self._read_every == 1:
+            self._take_in(step, loss.item(), count)
+            return
         self._unread.append((step, loss.detach(), count))
         if len(self._unread) >= self._read_every:
             self.read()
@@ -45,16 +48,17 @@ class Losses:
     def read(self) -> None:
         """Read those that were not; see :meth:`add`."""
         unread, self._unread = self._unread, []
-        if len(unread) == 1:
-            values = [unread[0][1].item()]
-        else:
-            values = torch.stack([loss for _, loss, _ in unread]).tolist() if unread else []
-        for (step, _, count), value in zip(unread, values, strict=True):
-            if not math.isfinite(value):
-                raise FloatingPointError(f"the loss of step {step} is {value}")
-            self._total += value * count
-            self._count += count
-            self.last = value
+        if unread:
+            values = torch.stack([loss for _, loss, _ in unread]).tolist()
+            for (step, _, count), value in zip(unread, values, strict=True):
+                self._take_in(step, value, count)
+
+    def _take_in(self, step: int, value: float, count: int) -> None:
+        if not math.isfinite(value):
+            raise FloatingPointError(f"the loss of step {step} is {value}")
+        self._total += value * count
+        self._count += count
+        self.last = value
 
     def take(self) -> tuple[float, int]:
         """The sum over samples, and how many there were, since this was last asked for."""

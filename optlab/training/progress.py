@@ -1,8 +1,9 @@
 """A line that says how far a run is; drawn a few times in a second, whatever steps take."""
 
+import sys
 from time import perf_counter
 
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 #: Seconds from one drawing to the next.
 INTERVAL = 0.2
@@ -16,23 +17,24 @@ class Progress:
         last: the step at which the run ends.
         shown: whether to show it; None: where there is a terminal.
 
-    >>> Progress(0, 10, False).on
+    >>> Progress(0, 10, False).due()
     False
     """
 
     def __init__(self, done: int, last: int, shown: bool | None) -> None:
-        hidden = None if shown is None else not shown
-        self._bar = tqdm(total=last, initial=done, unit="step", disable=hidden, mininterval=0)
-        self.on = not self._bar.disable
+        on = sys.stderr.isatty() if shown is None else shown
+        self._bar = tqdm(total=last, initial=done, unit="step", mininterval=0) if on else None
         self._began = perf_counter()
-        self._due = self._began + INTERVAL
+        self._due = self._began
 
     def due(self) -> bool:
         """Whether it is time to draw."""
-        return self.on and perf_counter() >= self._due
+        return self._bar is not None and perf_counter() >= self._due
 
     def draw(self, step: int, samples: int, loss: float, lr: float) -> None:
         """Draw the state after a step; ``samples`` since the beginning."""
+        if self._bar is None:
+            return
         now = perf_counter()
         self._due = now + INTERVAL
         rate = samples / max(now - self._began, 1e-9)
@@ -42,4 +44,5 @@ class Progress:
 
     def close(self) -> None:
         """Leave the line as it is."""
-        self._bar.close()
+        if self._bar is not None:
+            self._bar.close()

@@ -24,7 +24,7 @@ def random_state() -> State:
     found: Any = np.random.get_state()
     name, keys, position, has_gauss, cached = found
     return {
-        "python": (version, torch.tensor(words), gauss),
+        "python": (version, torch.from_numpy(np.array(words, dtype="int64")), gauss),
         "numpy": (name, torch.from_numpy(keys.astype("int64")), position, has_gauss, cached),
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else [],

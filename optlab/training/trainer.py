@@ -177,8 +177,6 @@ class Trainer:
         try:
             with Signals() as signals:
                 self._loop(last, signals, bar)
-        except FloatingPointError as error:
-            raise self.update.explained(error) from error
         finally:
             bar.close()
         self._save(wait=True)
@@ -233,20 +231,22 @@ class Trainer:
         update, schedule, samples = self.update, self.schedule, 0
         while self.step < last and not self.stopped:
             before = self.step
-            for x, y in self.batches:
-                if update(self.step + 1, x, y) and schedule is not None:
-                    schedule.step()
-                self.step += 1
-                samples += len(x)
-                self._after_step(last, signals)
-                if bar.on and bar.due():
-                    bar.draw(self.step, samples, self.losses.last, self._lr())
-                if self.step == last or self.stopped or self.interrupted:
-                    break
+            try:
+                for x, y in self.batches:
+                    if update(self.step + 1, x, y) and schedule is not None:
+                        schedule.step()
+                    self.step += 1
+                    samples += len(x)
+                    self._after_step(last, signals)
+                    ends = self.step == last or self.stopped or self.interrupted
+                    if bar.due() or ends:
+                        bar.draw(self.step, samples, self.losses.last, self._lr())
+                    if ends:
+                        return
+            except FloatingPointError as error:
+                raise update.explained(error, self.step, x) from error
             if self.step == before:
                 raise ValueError("batches has none")
-            if self.interrupted:
-                break
 
     def _after_step(self, last: int, signals: Signals) -> None:
         step = self.step

@@ -29,8 +29,6 @@ class Update:
 
     Attributes:
         bare: the model without a wrapper.
-        step: that was begun last.
-        inputs: of its batch.
     """
 
     def __init__(
@@ -68,8 +66,6 @@ class Update:
         self.model, self.optimizer, self.loss, self.losses = model, optimizer, loss, losses
         self.scaler, self.accumulate, self.penalty = scaler, accumulate, penalty
         self.clip, self.closure = clip, closure
-        self.step = 0
-        self.inputs: Any = None
         mixed = precision.dtype is not torch.float32
         self.autocast: Callable[[], Any] = precision.autocast if mixed else nullcontext
         # Wrappers that average over ranks offer this, and may offer to weigh a rank by its samples.
@@ -86,7 +82,6 @@ class Update:
         Raises:
             FloatingPointError: the loss is not finite.
         """
-        self.step, self.inputs = step, x
         if self.closure == "none":
             self.optimizer.zero_grad()
             self._backward(step, x, y)
@@ -104,16 +99,15 @@ class Update:
         self.scaler.update()
         return self._made
 
-    def explained(self, error: FloatingPointError) -> FloatingPointError:
-        """The same error, with all that can be found out about the last batch."""
+    def explained(self, error: FloatingPointError, done: int, x: Any) -> FloatingPointError:
+        """The same error with what can be found out, after so many steps and with the inputs."""
 
         def forward(x: Tensor) -> Any:
             with self.autocast():
                 return self.bare(x)
 
-        found = first_offender(self.bare, self.inputs, forward)
-        scale = self.scaler.get_scale()
-        return FloatingPointError(f"step {self.step}, with loss scale {scale:g}: {error}; {found}")
+        where = f"after step {done}, with loss scale {self.scaler.get_scale():g}"
+        return FloatingPointError(f"{error} ({where}): {first_offender(self.bare, x, forward)}")
 
     def _loss(self, x: Any, y: Any) -> Any:
         with self.autocast():
@@ -134,7 +128,7 @@ class Update:
             for number, (xs, ys) in enumerate(parts, 1):
                 waits = self._no_sync is not None and number < len(parts)
                 with self._no_sync() if waits else nullcontext():
-                    total = total + self._part(step, xs, ys, len(xs) / count)
+                    total = total + self._part(step, xs, ys, len(xs) / count).detach()
         return total
 
     def _part(self, step: int | None, x: Any, y: Any, share: float) -> Any:
@@ -144,7 +138,7 @@ class Update:
         if share != 1:
             loss = share * loss
         self.scaler.scale(loss).backward()
-        return loss.detach()
+        return loss
 
     def _again(self, step: int, x: Any, y: Any) -> Callable[[], Any]:
         told: int | None = step
