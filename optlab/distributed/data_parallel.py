@@ -79,7 +79,7 @@ class DataParallel(nn.Module):
         self.process_group = process_group or distributed.group.WORLD
         self._broadcast_buffers = broadcast_buffers
         settings = dict(bucket_bytes=bucket_bytes, compress=compress, buffers=broadcast_buffers)
-        _refuse_differing([*_described(model), *settings.items()], self.process_group)
+        refuse_differing([*described(model), *settings.items()], self.process_group)
         self._names: dict[Tensor, str] = {
             p: name for name, p in model.named_parameters() if p.requires_grad
         }
@@ -169,7 +169,7 @@ class DataParallel(nn.Module):
             if self._in_batch and self._averaged:
                 raise RuntimeError("a second backward pass in batch(): put the first in no_sync()")
             self._passing = True
-            _at_the_end(self._finish)
+            at_the_end(self._finish)
         bucket = self._bucket_of[p]
         if p in bucket.arrived:
             raise RuntimeError(f"{self._names[p]} got a gradient twice in one backward pass")
@@ -216,7 +216,7 @@ class DataParallel(nn.Module):
     def _time_backward(self, _: Tensor) -> None:
         """The output's gradient is there: the model's part of a backward pass begins."""
         if self.recorder is not None:
-            _at_the_end(partial(self.recorder.add, "backward", "compute", Recorder.now()))
+            at_the_end(partial(self.recorder.add, "backward", "compute", Recorder.now()))
 
     def _distribute_buffers(self) -> None:
         if self._broadcast_buffers and self._buffers_due and self.training:
@@ -224,7 +224,7 @@ class DataParallel(nn.Module):
             self._buffers_due = False
 
 
-def _at_the_end(call: Callable[[], None]) -> None:
+def at_the_end(call: Callable[[], None]) -> None:
     """Have something called when the backward pass under way is over.
 
     The method has no underscore and no documentation; torch's own wrappers use it.
@@ -232,13 +232,13 @@ def _at_the_end(call: Callable[[], None]) -> None:
     torch.autograd.Variable._execution_engine.queue_callback(call)
 
 
-def _described(model: nn.Module) -> list[tuple[str, Any]]:
+def described(model: nn.Module) -> list[tuple[str, Any]]:
     """What must be the same on all ranks, with names."""
     named = [*model.named_parameters(), *model.named_buffers()]
     return [(name, (tuple(t.shape), t.dtype, t.requires_grad)) for name, t in named]
 
 
-def _refuse_differing(own: list[tuple[str, Any]], group: Any) -> None:
+def refuse_differing(own: list[tuple[str, Any]], group: Any) -> None:
     """Raise on all ranks alike, where one differs from the first."""
     all_: list[Any] = [None] * distributed.get_world_size(group)
     distributed.all_gather_object(all_, own, group=group)

@@ -67,6 +67,7 @@ class KFAC(Engine):
 
     Attributes:
         plain: parameters that keep their gradient as it is, by name, with the reason.
+        closure: what ``step`` needs: ``"none"``, or one that calls ``backward()``.
 
     >>> torch.manual_seed(0).initial_seed()
     0
@@ -128,6 +129,7 @@ class KFAC(Engine):
         if adaptive and maximize:
             raise ValueError("adaptive damping is for minimizing: maximize must be False")
         self.adaptive, self.kl_clip = adaptive, kl_clip
+        self.closure = "backward" if adaptive else "none"
         inner = getattr(model, "module", None)
         if isinstance(inner, nn.Module) and hasattr(model, "process_group"):
             model, process_group = inner, process_group or model.process_group

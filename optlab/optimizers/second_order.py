@@ -48,6 +48,8 @@ class SecondOrder(Engine):
     neither read nor changed.  A decay of weights belongs in the loss.
     """
 
+    #: What a closure returns.
+    closure: ClassVar[str] = "loss"
     #: Hyperparameters that all groups have in common.
     common: ClassVar[tuple[str, ...]] = ("damping",)
     report: Report | None
@@ -157,6 +159,7 @@ class SecondOrder(Engine):
 class OfOutputs(SecondOrder):
     """Those whose closure returns ``(outputs, targets)``: the likelihood tells the loss."""
 
+    closure: ClassVar = "outputs"
     likelihood: Likelihood
     kept: ClassVar[tuple[str, ...]] = ("likelihood",)
 
