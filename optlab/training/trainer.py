@@ -20,9 +20,6 @@ from optlab.training.progress import Progress
 from optlab.training.signals import Signals
 from optlab.training.update import Update
 
-#: Steps whose losses are read together where reading them waits for a device.
-READ_EVERY = 50
-
 
 @strict_keywords
 class Trainer:
@@ -60,7 +57,8 @@ class Trainer:
         keep: what else belongs in a checkpoint, by name: master weights, random generators.
         log_every: steps from one row of the history to the next.
         read_every: steps whose losses are read together, which waits for the device; by default
-            1 on a CPU and 50 elsewhere.  With more than 1, a loss that is not finite is found late.
+            1 on a CPU and ``log_every``, which reads them too, elsewhere.  With more than 1, a loss
+            that is not finite is found late.
         process_group: the ranks; those of the model's wrapper by default.
         progress: whether to show a progress bar; by default where there is a terminal.
 
@@ -111,7 +109,8 @@ class Trainer:
     ) -> None:
         self.device = next(model.parameters()).device
         if read_every is None:
-            read_every = 1 if self.device.type == "cpu" else READ_EVERY
+            read_every = 1 if self.device.type == "cpu" else log_every
+        check_count("the number of batches", len(batches))
         for name, value in (("log_every", log_every), ("read_every", read_every)):
             check_count(name, value)
         self.evaluate_every = len(batches) if evaluate_every is None else evaluate_every
@@ -177,9 +176,9 @@ class Trainer:
         try:
             with Signals() as signals:
                 self._loop(last, signals, bar)
+                self._save(wait=True)
         finally:
             bar.close()
-        self._save(wait=True)
         for callback in self.callbacks:
             callback.on_end(self)
         return self.history
@@ -196,7 +195,7 @@ class Trainer:
         self.model.eval()
         try:
             with torch.no_grad(), self.update.autocast():
-                found = dict(self.evaluate(self.model))
+                found = {name: float(x) for name, x in self.evaluate(self.model).items()}
         finally:
             for module, mode in modes:
                 module.training = mode
@@ -246,7 +245,7 @@ class Trainer:
             except FloatingPointError as error:
                 raise update.explained(error, self.step, x) from error
             if self.step == before:
-                raise ValueError("batches has none")
+                raise ValueError("batches gave none in an epoch")
 
     def _after_step(self, last: int, signals: Signals) -> None:
         step = self.step

@@ -174,7 +174,7 @@ def closures(model, x, y, optimizer):
     [
         (lambda m: optlab.Newton(m.parameters(), damping=1.0, solver="cg"), "loss", None),
         (lambda m: GaussNewton(m.parameters(), "categorical"), "outputs", None),
-        (lambda m: NaturalGradient(m.parameters(), "categorical"), "outputs", None),
+        (lambda m: NaturalGradient(m.parameters(), "categorical", iterations=5), "outputs", None),
         (lambda m: optlab.KFAC(m, "categorical", adaptive=True), "backward", None),
         (lambda m: torch.optim.LBFGS(m.parameters(), max_iter=3), "backward", "backward"),
     ],
@@ -234,6 +234,19 @@ def test_misspelt_and_missing():
         Batches(torch.zeros(3), torch.zeros(2), data()[0].sampler)
     with pytest.raises(ValueError, match="at least one"):
         Evaluation(torch.zeros(0), torch.zeros(0), LOSS)
+    with pytest.raises(ValueError, match="number of batches must be at least 1"):
+        Trainer(*parts[:3], [])
+    once = iter([(torch.zeros(1, 64), torch.zeros(1).long())])
+
+    class Once:
+        def __len__(self):
+            return 1
+
+        def __iter__(self):
+            yield from once
+
+    with pytest.raises(ValueError, match="gave none in an epoch"):
+        Trainer(*parts[:3], Once()).run(steps=9)
 
 
 def test_evaluation_is_without_gradients_and_restores_modes():
