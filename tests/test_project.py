@@ -109,7 +109,7 @@ def statements(text):
 def test_modules_are_short():
     texts = {path: path.read_text("utf-8") for path in SOURCES}
     assert [path for path, text in texts.items() if len(text.splitlines()) > 300] == []
-    assert sum(map(statements, texts.values())) < 6000, "without docstrings and comments"
+    assert sum(map(statements, texts.values())) < 7500, "without docstrings and comments"
 
 
 def test_every_module_has_a_floor():
