@@ -9,7 +9,8 @@ from torch.nn.parallel import DistributedDataParallel
 
 from optlab.clipping import clip_grad_norm_, clip_grad_unitwise_, clip_grad_value_
 from optlab.data import Dataset, Sampler
-from optlab.distributed import DataParallel, Sharded
+from optlab.distributed import DataParallel
+from optlab.distributed.sharded import Sharded
 from optlab.precision import Policy
 from optlab.regularizers import EarlyStopping, WeightAverage, l1_penalty, l2_penalty
 from optlab.train.configuration import Configuration

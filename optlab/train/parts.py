@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 from optlab import data as datasets
 from optlab.curvature.likelihoods import Categorical, Likelihood, likelihood
 from optlab.data import Dataset
-from optlab.distributed import Sharded
+from optlab.distributed.sharded import Sharded
 from optlab.models import make
 from optlab.models.dense import ACTIVATIONS
 from optlab.models.registry import MODELS

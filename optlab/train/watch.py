@@ -28,9 +28,9 @@ class Watch:
         self.where, self._store = where, store
         self._keeps = where.rank == 0 and not where.agent
         self._ended, self._asked = threading.Event(), threading.Event()
-        self._gone = 0.0  # when the store was
+        self._gone, self._looked = False, time.monotonic()  # the store; when it last answered
         self._thread: threading.Thread | None = None
-        self._seen = dict.fromkeys(range(where.ranks), ("", time.monotonic()))
+        self._seen = dict.fromkeys(range(where.ranks), ("", self._looked))
 
     def meet(self, timeout: float) -> None:
         """Wait until all ranks are there."""
@@ -60,18 +60,21 @@ class Watch:
 
     def start(self, store: Any) -> None:
         """Begin to give signs, and to look for others', over a connection of its own."""
-        self._store = store
-        self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
+        self._store, self._looked = store, time.monotonic()
+        self._seen = dict.fromkeys(self._seen, ("", self._looked))
+        self._thread = threading.Thread(target=self._look, name="look", daemon=True)
         self._thread.start()
+        threading.Thread(target=self._judge, name="judge", daemon=True).start()
 
     def end(self, word: str) -> None:
         """Give no more signs: this rank is done, or has failed."""
         if self._thread is None or self._ended.is_set():
             return
         self._ended.set()
-        self._thread.join()
-        with suppress(RuntimeError):  # the store may be gone
-            self._store.set(f"beat {self.where.rank}", word)
+        self._thread.join(SILENCE)
+        if not self._thread.is_alive():
+            with suppress(RuntimeError):  # the store may be gone
+                self._store.set(f"beat {self.where.rank}", word)
 
     def lost(self) -> str:
         """After an error: a sentence on the rank from which no sign comes any more, or nothing."""
@@ -92,7 +95,10 @@ class Watch:
 
     def _sentence(self, silence: float) -> str:
         """On the rank that has failed, or has been silent for so long, or nothing."""
-        now = self._gone or time.monotonic()
+        now = time.monotonic()
+        cut_off = self._gone or now - self._looked > SILENCE
+        if cut_off:  # what was known then counts
+            now, silence = self._looked, AFTER_ERROR
         others = {r: seen for r, seen in self._seen.items() if r != self.where.rank}
         for rank, (word, _) in others.items():
             if word.startswith("failed"):
@@ -102,9 +108,9 @@ class Watch:
         )
         if word != "done" and now - when >= silence:
             return self._advice(f"rank {rank} has died: no sign of it for {now - when:.1f} s")
-        if self._gone:
+        if cut_off:
             keeper = "torchrun" if self.where.agent else "rank 0"
-            return self._advice(f"{keeper}, which keeps the meeting place, has died")
+            return self._advice(f"{keeper}, which keeps the meeting place, does not answer")
         return ""
 
     def _advice(self, what: str) -> str:
@@ -113,9 +119,10 @@ class Watch:
             "checkpoint, which torchrun does by itself with --max-restarts"
         )
 
-    def _run(self) -> None:
+    def _look(self) -> None:
+        """Give signs and read those of others."""
         beats = 0
-        while not self._ended.wait(BEAT) and not self._gone:
+        while not self._ended.wait(BEAT):
             beats += 1
             try:
                 self._store.set(f"beat {self.where.rank}", str(beats))
@@ -124,8 +131,14 @@ class Watch:
                     if word != before or word == "done":
                         self._seen[rank] = word, time.monotonic()
             except RuntimeError:
-                self._gone = time.monotonic()
-            found = self._sentence(AFTER_ERROR if self._gone else SILENCE)
+                self._gone = True
+                return
+            self._looked = time.monotonic()
+
+    def _judge(self) -> None:
+        """End this process when another is lost; apart, since to look may wait for a dead host."""
+        while not self._ended.wait(BEAT):
+            found = self._sentence(SILENCE)
             if found and not self._ended.is_set() and not self._asked.is_set():
                 # The main thread may be inside a message that never ends.
                 print(f"rank {self.where.rank}: {found}", file=sys.stderr, flush=True)

@@ -264,12 +264,28 @@ sys.exit(main())
 """
 
 
-def torchrun(*arguments, before=()):
-    env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    command = [*before, sys.executable, "-m", "torch.distributed.run", *map(str, arguments)]
+def python(*arguments, host=None, **env):
+    before = ["ip", "netns", "exec", host] if host else []
     return subprocess.Popen(
-        command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        [*before, sys.executable, "-m", *map(str, arguments)],
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **env},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
     )
+
+
+def torchrun(*arguments, host=None):
+    return python("torch.distributed.run", *arguments, host=host)
+
+
+def said(processes):
+    """What processes say until they end."""
+    try:
+        return [process.communicate(timeout=2 * PATIENCE)[0] for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
 
 
 def test_torchrun_starts_anew_and_nothing_is_lost(tmp_path, alone):
@@ -278,7 +294,7 @@ def test_torchrun_starts_anew_and_nothing_is_lost(tmp_path, alone):
     how = ["--standalone", "--nproc-per-node", 2, "--max-restarts", 1]
     run = changes(tmp_path / "run", *RUNS["own"])
     process = torchrun(*how, script, "digits-mlp", *run)
-    text, _ = process.communicate(timeout=2 * PATIENCE)
+    (text,) = said([process])
     assert process.returncode == 0, text
     assert "rank 0: rank 1 has died" in text
     starts = (tmp_path / "run" / "versions.jsonl").read_text().splitlines()
@@ -308,7 +324,7 @@ def hosts():
             ip("-n", name, "address", "add", f"10.83.7.{number + 1}/24", "dev", cable)
             ip("-n", name, "link", "set", cable, "up")
             ip("-n", name, "link", "set", "lo", "up")
-        yield names
+        yield list(zip(names, cables, strict=True))
     finally:
         for name in names:
             subprocess.run(["ip", "netns", "delete", name], capture_output=True)
@@ -316,19 +332,47 @@ def hosts():
 
 def test_two_hosts_are_one_process(tmp_path, alone):
     run = changes(tmp_path / "run", *RUNS["own"])
-    with hosts() as names:
+    with hosts() as both:
         meeting = ["--nnodes", 2, "--master-addr", "10.83.7.1", "--master-port", 29533]
         processes = [
             torchrun(
-                *(*meeting, "--node-rank", rank, "-m", "optlab.train", "digits-mlp", *run),
-                before=["ip", "netns", "exec", name],
+                *meeting, "--node-rank", rank, "-m", "optlab.train", "digits-mlp", *run, host=host
             )
-            for rank, name in enumerate(names)
+            for rank, (host, _) in enumerate(both)
         ]
-        try:
-            texts = [process.communicate(timeout=2 * PATIENCE)[0] for process in processes]
-        finally:
-            for process in processes:
-                process.kill()
+        texts = said(processes)
     assert [process.returncode for process in processes] == [0, 0], texts
     same(tmp_path / "run", alone / "own", 1e-12)
+
+
+def test_hosts_that_are_cut_off_end(tmp_path):
+    """No message says so: what was sent is waited for."""
+    run = changes(tmp_path / "run", "parallel=own", "steps=100000")
+    env = dict(WORLD_SIZE="2", MASTER_ADDR="10.83.7.1", MASTER_PORT="29533")
+    with hosts() as both:
+        processes = [
+            python("optlab.train", "digits-mlp", *run, host=host, RANK=str(rank), **env)
+            for rank, (host, _) in enumerate(both)
+        ]
+        deadline = time.monotonic() + PATIENCE
+        while not [*tmp_path.glob("run/checkpoints/*.pt")] and time.monotonic() < deadline:
+            time.sleep(0.1)
+        host, cable = both[1]
+        subprocess.run(["ip", "-n", host, "link", "set", cable, "down"], check=True)
+        began = time.monotonic()
+        texts = said(processes)
+    assert time.monotonic() - began < 30
+    assert [process.returncode for process in processes] == [1, 1], texts
+    assert "rank 1 has died: no sign of it for" in texts[0]
+    assert "rank 0, which keeps the meeting place, does not answer" in texts[1]
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+@pytest.mark.parametrize("parallel", ["own", "ddp", "fsdp"])
+def test_a_gpu_has_the_same_numbers(tmp_path, parallel):
+    """NCCL with one rank, beside the same device without it."""
+    for name in ("none", parallel):
+        run = changes(tmp_path / name, "device=cuda", f"parallel={name}")
+        assert main(["digits-mlp", *run]) == 0
+    same(tmp_path / parallel, tmp_path / "none", 1e-12)
