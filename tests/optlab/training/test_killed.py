@@ -13,7 +13,8 @@ from optlab.training import Callback, Checkpoints, checkpoints
 from optlab.training.checkpoints import read
 from tests.optlab.training.runs import digest, trainer
 
-EVERY, STEPS, KILLS = 3, 480, 20
+EVERY, KILLS, LEASH = 3, 20, 30
+STEPS = KILLS * LEASH
 #: Moments in the writing of a checkpoint: the function that is not reached, or has just returned.
 MOMENTS = ["half written", "fsync", "replace", "replaced", "unlink"]
 
@@ -39,16 +40,18 @@ def undisturbed(folder, pipe):
     pipe.send(found)
 
 
-class Tell(Callback):
-    """Says that the first step is made."""
+class Leash(Callback):
+    """Says that the first step is made, and waits to be killed after so many more."""
 
     def __init__(self, pipe):
-        self.pipe = pipe
+        self.pipe, self.left = pipe, LEASH
 
     def on_step(self, trainer):
-        if self.pipe is not None:
+        if self.left == LEASH:
             self.pipe.send(trainer.step)
-            self.pipe = None
+        self.left -= 1
+        if self.left == 0:
+            time.sleep(60)
 
 
 def kill_at(moment, after):
@@ -93,7 +96,7 @@ def kill_at(moment, after):
 
 
 def go_on(folder, moment, pipe):
-    run = made(folder, [Tell(pipe)])
+    run = made(folder, [Leash(pipe)] if pipe else [])
     run.resume()
     if moment is not None:
         kill_at(*moment)
@@ -118,7 +121,7 @@ def test_every_resume_is_the_undisturbed_run(forked, tmp_path):
         assert here.poll(60)
         assert here.recv() == step + 1  # it went on from the last checkpoint
         if moment is None:
-            time.sleep(draw.uniform(0, 0.12))
+            time.sleep(draw.uniform(0, 0.1))
             process.kill()
         process.join(60)
         killed += process.exitcode == -signal.SIGKILL
