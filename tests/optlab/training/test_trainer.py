@@ -210,7 +210,7 @@ def test_methods_get_the_closures_that_they_need(make, kind, given):
         ({"log_every": 0}, "log_every must be at least 1"),
         ({"evaluate_every": 0}, "evaluate_every must be at least 1"),
     ],
-    ids=str,
+    ids=lambda given: given if isinstance(given, str) else "-".join(given),
 )
 def test_what_does_not_go_together_is_refused(settings, message):
     model = perceptron()
