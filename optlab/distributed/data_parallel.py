@@ -63,7 +63,7 @@ class DataParallel(nn.Module):
         model: nn.Module,
         *,
         process_group: Any = None,
-        bucket_bytes: int = 2**20,
+        bucket_bytes: int = 2**22,
         compress: str | None = None,
         broadcast_buffers: bool = True,
         recorder: Recorder | None = None,
