@@ -16,6 +16,7 @@ from optlab.regularizers.normalization import (
     GroupNorm,
     LayerNorm,
     RMSNorm,
+    synchronize_batch_norm,
 )
 from optlab.regularizers.penalties import l1_penalty, l2_penalty, smoothed_cross_entropy
 from optlab.regularizers.standardize import standardize
@@ -36,4 +37,5 @@ __all__ = [
     "refresh_batch_norm",
     "smoothed_cross_entropy",
     "standardize",
+    "synchronize_batch_norm",
 ]

@@ -125,6 +125,37 @@ class BatchNorm2d(_BatchNorm, nn.BatchNorm2d):
     equivalent: ClassVar = nn.BatchNorm2d
 
 
+def synchronize_batch_norm(model: nn.Module, process_group: Any) -> nn.Module:
+    """Let each batch normalization take its statistics over the ranks of a group.
+
+    The modules stay the same objects, with their parameters, statistics and hooks.
+
+    Args:
+        model: is changed, and returned; torch's :class:`~torch.nn.BatchNorm1d` and
+            :class:`~torch.nn.BatchNorm2d` in it become the ones here.
+        process_group: the ranks.
+
+    Raises:
+        ValueError: it has a batch normalization of another kind; nothing has been changed then.
+
+    >>> model = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3))
+    >>> synchronize_batch_norm(model, None)[1].process_group is None
+    True
+    """
+    found = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    for module in found:
+        if not isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d)):
+            raise ValueError(
+                f"the model has a {type(module).__name__}: only BatchNorm1d and BatchNorm2d can be "
+                "synchronized"
+            )
+    for module in found:
+        if not isinstance(module, _BatchNorm):  # the classes here have one attribute more
+            module.__class__ = BatchNorm1d if isinstance(module, nn.BatchNorm1d) else BatchNorm2d
+        module.process_group = process_group
+    return model
+
+
 class LayerNorm(nn.LayerNorm):
     """Each sample over its last dimensions (Ba et al. 2016); as :class:`torch.nn.LayerNorm`.
 

@@ -12,7 +12,13 @@ from optlab.data import Dataset, Sampler
 from optlab.distributed import DataParallel
 from optlab.distributed.sharded import Sharded
 from optlab.precision import Policy
-from optlab.regularizers import EarlyStopping, WeightAverage, l1_penalty, l2_penalty
+from optlab.regularizers import (
+    EarlyStopping,
+    WeightAverage,
+    l1_penalty,
+    l2_penalty,
+    synchronize_batch_norm,
+)
 from optlab.train.configuration import Configuration
 from optlab.train.parts import key, loss_of, model_of, optimizer_of, schedule_of, steps_of
 from optlab.training import Averaging, Batches, Callback, Checkpoints, Evaluation, Stopping, Trainer
@@ -20,8 +26,11 @@ from optlab.training import Averaging, Batches, Callback, Checkpoints, Evaluatio
 
 def wrapped(chosen: Configuration, model: nn.Module, group: Any) -> nn.Module:
     """The model in what averages its gradients over ranks."""
+    if chosen.synchronize_norm and group is not None:
+        with key("synchronize_norm"):
+            synchronize_batch_norm(model, group)
     if chosen.parallel == "own":
-        return DataParallel(model, process_group=group)
+        return DataParallel(model, process_group=group, compress=chosen.compress)
     if chosen.parallel == "ddp":
         return DistributedDataParallel(model, process_group=group)
     return Sharded(model, process_group=group) if chosen.parallel == "fsdp" else model

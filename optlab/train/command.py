@@ -15,7 +15,7 @@ from optlab.train.configuration import Configuration
 from optlab.train.estimate import estimate
 from optlab.train.folder import Folder, Metrics
 from optlab.train.joining import joined
-from optlab.train.parts import data_of, steps_of
+from optlab.train.parts import data_of, rate_of, steps_of
 from optlab.train.place import JoiningError, Place, device, place
 from optlab.train.reading import pairs_of, read, ready, written
 from optlab.training import Checkpoints
@@ -85,6 +85,10 @@ def _show(chosen: Configuration, ranks: int) -> None:
     found = estimate(chosen, data, ranks)
     print(written(chosen))
     print(f"steps       {steps_of(chosen, epoch):10,}, {epoch} in an epoch")
+    if chosen.scaling is not None:
+        print(
+            f"rate        {rate_of(chosen):10.4g}, scaled from {chosen.scaling.reference} samples"
+        )
     print(found, f"for each of {ranks} processes")
 
 

@@ -100,6 +100,18 @@ class Clip(Section):
         return self
 
 
+class Scaling(Section):
+    """Of the learning rate with the batch; see :mod:`optlab.scaling`.
+
+    Args:
+        rule: what the rate is in proportion to: the batch, or its root.
+        reference: the batch that the optimizer's ``lr`` was chosen for.
+    """
+
+    rule: Literal["linear", "square_root"]
+    reference: Count
+
+
 class Configuration(Section):
     """A run.
 
@@ -109,6 +121,7 @@ class Configuration(Section):
         model: one of ``optlab.models``, with its settings.
         likelihood: of the outputs: of classes, or of the inputs themselves, for autoencoders.
         optimizer: one of ``optlab.optimizers`` in small letters, with its settings.
+        scaling: of the optimizer's rate; see :class:`Scaling`.
         schedule: one of ``optlab.schedules``, with its settings; its ``total`` is the run's length
             by default.  All have ``warmup``, in steps.
         regularizers: see :class:`Regularizers`.
@@ -116,6 +129,8 @@ class Configuration(Section):
         precision: of the operations; with ``"fp64"`` of parameters and data too.
         parallel: what averages gradients over processes: nothing, ``optlab.distributed``,
             torch's ``DistributedDataParallel``, or its FSDP2, which shares out the parameters too.
+        compress: what gradients travel in, with ``parallel="own"``; their own format by default.
+        synchronize_norm: take batch normalization's statistics over all processes.
         device: ``"auto"`` is a GPU where there is one.
         batch: samples in a step, of all processes together.
         accumulate: parts that a process computes its share of a batch in.
@@ -135,11 +150,14 @@ class Configuration(Section):
     model: ModelChoice
     likelihood: Literal["categorical", "bernoulli", "gaussian"] = "categorical"
     optimizer: OptimizerChoice
+    scaling: Scaling | None = None
     schedule: ScheduleChoice = Choice(name="constant")
     regularizers: Regularizers = Regularizers()
     clip: Clip = Clip()
     precision: Literal["fp64", "fp32", "bf16", "fp16"] = "fp32"
     parallel: Literal["none", "own", "ddp", "fsdp"] = "none"
+    compress: Literal["fp16"] | None = None
+    synchronize_norm: bool = False
     device: Literal["auto", "cpu", "cuda"] = "auto"
     batch: Count
     accumulate: Count = 1
@@ -158,6 +176,20 @@ class Configuration(Section):
         if (self.epochs is None) == (self.steps is None):
             raise ValueError("one of epochs and steps must be given, and the other must be null")
         return self
+
+    @model_validator(mode="after")
+    def _compressed(self) -> "Configuration":
+        if self.compress and self.parallel != "own":
+            raise ValueError(f"compress needs parallel=own, and parallel is {self.parallel}")
+        return self
+
+
+SECTIONS = {
+    "regularizers": Regularizers,
+    "average": Average,
+    "clip": Clip,
+    "scaling": Scaling,
+}
 
 
 def validated(values: Any) -> Configuration:
@@ -187,7 +219,7 @@ def _in_words(problem: Any) -> str:
     if problem["type"] == "extra_forbidden":
         section: Any = Configuration
         for part in path[:-1]:
-            section = {"regularizers": Regularizers, "clip": Clip, "average": Average}[part]
+            section = SECTIONS[part]
         return f"{key} is no key: {nearest(path[-1], section.model_fields)}"
     if problem["type"] == "missing":
         return f"{key} is missing"

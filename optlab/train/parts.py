@@ -22,6 +22,7 @@ from optlab.regularizers import (
     decay_independently,
     smoothed_cross_entropy,
 )
+from optlab.scaling import linear_scaling, square_root_scaling
 from optlab.schedules import SCHEDULES, warmup
 from optlab.stepwise import Schedule
 from optlab.train.choices import OPTIMIZERS, Choice
@@ -108,13 +109,22 @@ def optimizer_of(chosen: Configuration, model: nn.Module) -> Optimizer:
     if "model" not in own:
         own["params"] = model.shards if isinstance(model, Sharded) else model.parameters()
     with key("optimizer", chosen.optimizer):
-        optimizer: Optimizer = made(**own, **_settings(chosen.optimizer))
+        optimizer: Optimizer = made(**own, **{**_settings(chosen.optimizer), "lr": rate_of(chosen)})
     if isinstance(model, Sharded):
         model.link(optimizer)
     if chosen.regularizers.decay:
         with key("regularizers.decay"):
             decay_independently(optimizer, chosen.regularizers.decay)
     return optimizer
+
+
+def rate_of(chosen: Configuration) -> float:
+    """The optimizer's learning rate, scaled with the batch where that is asked for."""
+    lr: float = chosen.optimizer.settings["lr"]
+    if chosen.scaling is None:
+        return lr
+    rules = {"linear": linear_scaling, "square_root": square_root_scaling}
+    return rules[chosen.scaling.rule](lr, chosen.batch, chosen.scaling.reference)
 
 
 def schedule_of(chosen: Configuration, steps: int) -> Schedule:

@@ -10,7 +10,15 @@ from torch.nn.functional import cross_entropy
 
 from optlab import KFAC
 from optlab.distributed import launch
-from optlab.regularizers import BatchNorm1d, BatchNorm2d, GroupNorm, LayerNorm, RMSNorm, standardize
+from optlab.regularizers import (
+    BatchNorm1d,
+    BatchNorm2d,
+    GroupNorm,
+    LayerNorm,
+    RMSNorm,
+    standardize,
+    synchronize_batch_norm,
+)
 
 #: Ours, torch's, arguments, shape of the input.
 CASES = {
@@ -311,3 +319,19 @@ def test_standardize_alone():
     assert found.mean.item() == 3 and found.variance.item() == 3.5 and found.entries == 4
     assert found.y.mean().abs() < 1e-12
     assert found.y.var(correction=0) == pytest.approx(1, abs=1e-8)
+
+
+def test_a_model_is_synchronized_in_place():
+    model = nn.Sequential(nn.BatchNorm1d(3), BatchNorm2d(2), nn.Linear(3, 3))
+    before, weight = [*model], model[0].weight
+    assert synchronize_batch_norm(model, "ranks") is model
+    assert [*model] == before and model[0].weight is weight
+    assert type(model[0]) is BatchNorm1d and model[0].process_group == "ranks"
+    assert model[1].process_group == "ranks"
+
+
+def test_what_cannot_be_synchronized_is_named():
+    model = nn.Sequential(nn.BatchNorm1d(3), nn.BatchNorm3d(3))
+    with pytest.raises(ValueError, match="the model has a BatchNorm3d: only"):
+        synchronize_batch_norm(model, "ranks")
+    assert type(model[0]) is nn.BatchNorm1d

@@ -15,7 +15,7 @@ from optlab.train.choices import OPTIMIZERS
 from optlab.train.command import main
 from optlab.train.estimate import estimate
 from optlab.train.folder import Metrics
-from optlab.train.parts import data_of, model_of
+from optlab.train.parts import data_of, model_of, optimizer_of
 from optlab.train.reading import pairs_of, read, ready, written
 from optlab.training.checkpoints import read as read_checkpoint
 
@@ -51,6 +51,9 @@ def metrics(folder):
         (["parallel=ddq"], "parallel must be 'none', 'own', 'ddp' or 'fsdp', got 'ddq'"),
         (["schedule=multistep"], "schedule.milestones is missing"),
         (["steps=5"], "one of epochs and steps must be given, and the other must be null"),
+        (["compress=fp16", "parallel=ddp"], "compress needs parallel=own, and parallel is ddp"),
+        (["scaling={rule: linear}"], "scaling.reference is missing"),
+        (["scaling={rule: linear, reference: 8, of: 2}"], "scaling.of is no key: Known: rule, ref"),
         (["batch=null"], "batch must be a valid integer, got None"),
         (["batch"], "a change must be key=value, got 'batch'"),
         (["batch=[1"], "batch=.* is no YAML"),
@@ -243,6 +246,16 @@ def test_processes_without_an_engine_are_refused(monkeypatch, capsys):
     monkeypatch.delenv("MASTER_ADDR")
     assert main(["digits-mlp"]) == 1
     assert "RANK is set but not MASTER_ADDR" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("rule", "factor"), [("linear", 4.0), ("square_root", 2.0)])
+def test_the_rate_is_scaled_with_the_batch(rule, factor, capsys):
+    changes = [*SMALL, "batch=32", f"scaling={{rule: {rule}, reference: 8}}"]
+    chosen = read("digits-mlp", changes)
+    optimizer = optimizer_of(chosen, model_of(chosen, data_of(chosen)))
+    assert optimizer.param_groups[0]["lr"] == factor * 0.002
+    assert main(["digits-mlp", *changes, "--dry-run"]) == 0
+    assert f"{factor * 0.002:10.4g}, scaled from 8 samples" in capsys.readouterr().out
 
 
 def test_memory_is_counted(capsys):
