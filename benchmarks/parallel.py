@@ -82,8 +82,14 @@ def gpt(batch: int) -> Problem:
     return model, tokens[:, :-1], tokens[:, 1:].flatten()
 
 
-#: What is trained, and with how many samples on each rank.
-PROBLEMS = {"MLP": (mlp, 256), "convnet": (convnet, 32), "GPT": (gpt, 16)}
+#: What is trained, and with how many samples on each rank.  A message's size is the model's,
+#: whatever the samples are: the more there are, the less it counts.
+PROBLEMS = {
+    "MLP": (mlp, 256),
+    "MLP, larger batch": (mlp, 1024),
+    "convnet": (convnet, 32),
+    "GPT": (gpt, 16),
+}
 
 
 def step_of(wrap: Callable[[nn.Module], nn.Module], problem: Problem) -> Callable[[], None]:

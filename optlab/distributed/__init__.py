@@ -1,7 +1,8 @@
 """Parallelism over data: gradients averaged over the processes that share a batch.
 
 :mod:`~optlab.distributed.data_parallel` wraps a model, :mod:`~optlab.distributed.buckets` are its
-messages, :mod:`~optlab.distributed.ring` shows how an all-reduce works,
+messages, :mod:`~optlab.distributed.shared` is memory that ranks have in common,
+:mod:`~optlab.distributed.ring` shows how an all-reduce works,
 :mod:`~optlab.distributed.timeline` records what was done when, and
 :mod:`~optlab.distributed.launching` starts the processes on one machine.
 :mod:`~optlab.distributed.sharded` shares out the parameters too; it takes half a second to import,

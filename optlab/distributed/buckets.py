@@ -12,12 +12,16 @@ from optlab.distributed.timeline import Recorder
 #: The largest entry of a bucket in float16 is in (2^14, 2^15], so that no sum of shares of it, not
 #: even rounded upwards, is above 65504.
 LARGEST = 2.0**15
+#: Bytes of which a bucket's memory is a multiple, so that entries of any type can follow.
+ALIGNED = 64
 
 
 class Bucket:
     """Gradients of parameters of one dtype and device, and their all-reduce.
 
-    That of a single parameter is sent from where it is, others from a copy, side by side.
+    Where ranks have memory in common, each writes its share there, and :meth:`receive` adds them
+    up.  Else there is a message: that of a single parameter from where it is, others from a copy,
+    side by side.
 
     Args:
         name: for the time line.
@@ -25,6 +29,7 @@ class Bucket:
         group: the ranks.
         compressed: whether to send float16.
         recorder: gets a span for each message.
+        memory: in common, of :func:`room` bytes for as many ranks.
 
     Attributes:
         arrived: parameters whose gradient is there, of the backward pass under way.
@@ -37,9 +42,16 @@ class Bucket:
         group: Any,
         compressed: bool,
         recorder: Recorder | None,
+        memory: Tensor | None = None,
     ) -> None:
         self.name, self.params, self.arrived = name, params, set[Tensor]()
         self._group, self._compressed, self._recorder = group, compressed, recorder
+        self._rank, self._turn = distributed.get_rank(group), 0
+        self._shares: Tensor | None = None
+        if memory is not None:
+            ranks, entries = distributed.get_world_size(group), sum(p.numel() for p in params)
+            used = memory[: 2 * ranks * entries * params[0].itemsize]
+            self._shares = used.view(params[0].dtype).view(2, ranks, entries)
 
     @property
     def full(self) -> bool:
@@ -47,7 +59,7 @@ class Bucket:
         return len(self.arrived) == len(self.params)
 
     def send(self, share: float | Tensor, silent: bool) -> None:
-        """Begin the all-reduce; on all ranks in the same order.
+        """Write the share, or begin the all-reduce; on all ranks in the same order.
 
         Args:
             share: of this rank in the mean.
@@ -57,6 +69,9 @@ class Bucket:
             torch.zeros_like(p).reshape(-1) if silent or p.grad is None else p.grad.reshape(-1)
             for p in self.params
         ]
+        if self._shares is not None:
+            torch.cat(lines, out=self._shares[self._turn, self._rank]).mul_(share)
+            return
         self._message = lines[0] if len(lines) == 1 else torch.cat(lines)
         self._message.mul_(share)
         self._scale: Tensor | None = None
@@ -72,17 +87,34 @@ class Bucket:
             self._arrival = work
 
     def receive(self, used: Container[Tensor]) -> None:
-        """Wait for the means, and put them in the place of the gradients of those in ``used``."""
-        self._arrival.wait()
-        message = self._message
-        del self._message  # the memory is the gradients' alone
-        if self._scale is not None:
-            message = message.to(self.params[0].dtype).div_(self._scale)
+        """Wait for the means, and put them in the place of the gradients of those in ``used``.
+
+        With memory in common, all ranks must have met.
+        """
+        message = self._arrived() if self._shares is None else self._added(self._shares)
         means = message.split([p.numel() for p in self.params])
         for p, mean in zip(self.params, means, strict=True):
             if p in used:
                 mean = mean.view(p.shape)
                 p.grad = mean if p.is_contiguous() else torch.empty_like(p).copy_(mean)
+
+    def _added(self, shares: Tensor) -> Tensor:
+        """The sum over ranks of what they have written this turn."""
+        begin = Recorder.now() if self._recorder else 0.0
+        total = shares[self._turn].sum(0)
+        self._turn = 1 - self._turn
+        if self._recorder:
+            self._recorder.add(self.name, "communication", begin)
+        return total
+
+    def _arrived(self) -> Tensor:
+        """The message, when it is there."""
+        self._arrival.wait()
+        message = self._message
+        del self._message  # the memory is the gradients' alone
+        if self._scale is None:
+            return message
+        return message.to(self.params[0].dtype).div_(self._scale)
 
     def _common_scale(self, values: Tensor) -> Tensor:
         """The power of two that makes the largest entry of all ranks fit; 1 where it is not finite.
@@ -97,6 +129,16 @@ class Bucket:
         usable = largest.isfinite() & (largest > 0)
         scale = torch.exp2(torch.floor(torch.log2(LARGEST / largest)))
         return torch.where(usable, scale, 1.0).to(values.dtype)
+
+
+def room(params: Iterable[Tensor], ranks: int) -> int:
+    """Bytes of a bucket's memory in common: of all ranks' shares in two turns.
+
+    One turn is read while the next is written.  A rank begins to write over this one when all have
+    written the next, for which they must have read it.
+    """
+    size = 2 * ranks * sum(p.nbytes for p in params)
+    return -(-size // ALIGNED) * ALIGNED
 
 
 def fill(params: Iterable[Tensor], most: int) -> list[list[Tensor]]:

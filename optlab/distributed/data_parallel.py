@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, distributed, nn
 
-from optlab.distributed.buckets import Bucket, broadcast, fill
+from optlab.distributed.buckets import Bucket, broadcast, fill, room
+from optlab.distributed.shared import Common, common_memory
 from optlab.distributed.timeline import Recorder
 from optlab.errors import check_choice, check_count, check_flag, check_range
 
@@ -19,8 +20,10 @@ class DataParallel(nn.Module):
 
     Ranks begin with the first one's parameters and buffers.  Gradients are sent in buckets, the
     last layers' first, each as soon as it is complete, while the pass goes on (Li et al. 2020,
-    section 3.2).  At its end, the ``.grad`` of every parameter is the mean over ranks: where each
-    has as many samples, and a loss that is their mean, that is the gradient of the joined batch.
+    section 3.2).  Ranks on the processors of one machine write them to memory in common instead,
+    and add them up when all are there.  In the end, the ``.grad`` of every parameter is the mean
+    over ranks: where each has as many samples, and a loss that is their mean, that is the gradient
+    of the joined batch.
 
     A gradient that is None counts as zero, and stays None where it is so on all ranks.  What is
     averaged is what ``.grad`` holds, with what was accumulated under :meth:`no_sync`.  Where ranks
@@ -39,6 +42,8 @@ class DataParallel(nn.Module):
             plus ``N^2 2^-39`` times the largest of its bucket.
         broadcast_buffers: give the first rank's buffers to all, before the first forward pass in
             training mode after an average.
+        shared_memory: use memory in common where that can be: not between machines or GPUs, and not
+            with ``compress``.  It has room for all ranks' gradients twice.
         recorder: gets the spans ``forward``, ``backward`` and one for each bucket.
 
     Attributes:
@@ -66,11 +71,13 @@ class DataParallel(nn.Module):
         bucket_bytes: int = 2**22,
         compress: str | None = None,
         broadcast_buffers: bool = True,
+        shared_memory: bool = True,
         recorder: Recorder | None = None,
     ) -> None:
         super().__init__()
         check_count("bucket_bytes", bucket_bytes)
         check_flag("broadcast_buffers", broadcast_buffers)
+        check_flag("shared_memory", shared_memory)
         if compress is not None:
             check_choice("compress", compress, ["fp16"])
         if not distributed.is_initialized():
@@ -79,6 +86,7 @@ class DataParallel(nn.Module):
         self.process_group = process_group or distributed.group.WORLD
         self._broadcast_buffers = broadcast_buffers
         settings = dict(bucket_bytes=bucket_bytes, compress=compress, buffers=broadcast_buffers)
+        settings["shared_memory"] = shared_memory
         refuse_differing([*described(model), *settings.items()], self.process_group)
         self._names: dict[Tensor, str] = {
             p: name for name, p in model.named_parameters() if p.requires_grad
@@ -86,9 +94,14 @@ class DataParallel(nn.Module):
         if not self._names:
             raise ValueError("the model has no parameter that requires a gradient")
         broadcast([*model.parameters(), *model.buffers()], self.process_group)
+        self._common: Common | None = None
+        self._turn = 0
+        shares = fill(self._names, bucket_bytes)
+        in_memory = shared_memory and compress is None
+        memories = self._share_memory(shares) if in_memory else None
         self._buckets = [
-            Bucket(f"bucket {index}", params, self.process_group, compress == "fp16", recorder)
-            for index, params in enumerate(fill(self._names, bucket_bytes))
+            Bucket(f"bucket {i}", params, self.process_group, compress == "fp16", recorder, memory)
+            for i, (params, memory) in enumerate(zip_longest(shares, memories or []))
         ]
         self._bucket_of = {p: bucket for bucket in self._buckets for p in bucket.params}
         self._hooks = [p.register_post_accumulate_grad_hook(self._arrived) for p in self._names]
@@ -161,6 +174,19 @@ class DataParallel(nn.Module):
             hook.remove()
         self._hooks = []
 
+    def _share_memory(self, shares: list[list[Tensor]]) -> list[Tensor] | None:
+        """Memory in common for each bucket and for the flags, where it can be had."""
+        if any(p.device.type != "cpu" for p in self._names):
+            return None
+        ranks = distributed.get_world_size(self.process_group)
+        sizes = [room(params, ranks) for params in shares]
+        self._common = common_memory(sum(sizes) + 2 * ranks * len(self._names), self.process_group)
+        if self._common is None:
+            return None
+        *parts, flags = self._common.memory.split([*sizes, 2 * ranks * len(self._names)])
+        self._flags = flags.view(2, ranks, -1)
+        return [*parts]
+
     def _arrived(self, p: Tensor) -> None:
         """A gradient is there: send the buckets that are full."""
         if not self._synchronizing:
@@ -202,7 +228,12 @@ class DataParallel(nn.Module):
         flags = torch.ones(len(absent), dtype=torch.uint8, device=next(iter(self._names)).device)
         if any(absent):
             flags[absent] = 0
-        distributed.all_reduce(flags, distributed.ReduceOp.MAX, self.process_group)
+        if self._common is None:
+            distributed.all_reduce(flags, distributed.ReduceOp.MAX, self.process_group)
+        else:
+            self._flags[self._turn, distributed.get_rank(self.process_group)] = flags
+            self._common.meet()
+            flags, self._turn = self._flags[self._turn].amax(0), 1 - self._turn
         # Reading them waits for the device.
         known = flags.tolist() if any(absent) else [1] * len(absent)
         return {p for p, flag in zip(self._names, known, strict=True) if flag}

@@ -85,9 +85,10 @@ def passes(model, spread, step, rank, ranks):
             loss_of(model, x, y).backward()
 
 
-def trained_by_ranks(run, rank, ranks, group=None):
+def trained_by_ranks(run, rank, ranks, group=None, **settings):
     optimizer, spread, bucket_bytes = run
-    model = DataParallel(network(optimizer, rank), bucket_bytes=bucket_bytes, process_group=group)
+    settings |= dict(bucket_bytes=bucket_bytes, process_group=group)
+    model = DataParallel(network(optimizer, rank), **settings)
     stepped = OPTIMIZERS[optimizer](model)
     for step in range(STEPS):
         stepped.zero_grad()

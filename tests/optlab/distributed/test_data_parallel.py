@@ -41,6 +41,10 @@ def trainings(rank, ranks):
     return [trained_by_ranks(run, rank, ranks) for run in RUNS]
 
 
+def trainings_by_messages(rank, ranks):
+    return [trained_by_ranks(run, rank, ranks, shared_memory=False) for run in RUNS]
+
+
 def training_in_a_part_of_the_ranks(rank, ranks):
     group = distributed.new_group([1, 2]) if ranks == 3 else None
     if ranks == 3 and rank > 0:
@@ -170,13 +174,26 @@ def several_passes(rank, ranks):
 def recorded(rank, ranks):
     recorder = Recorder()
     layers = [nn.Linear(200, 200) for _ in range(4)]
-    model = DataParallel(nn.Sequential(*layers), bucket_bytes=200_000, recorder=recorder)
-    model(torch.ones(300, 200)).sum().backward()
-    return recorder.spans
+    settings = dict(bucket_bytes=200_000, recorder=recorder)
+    spans = []
+    for shared_memory in (True, False):
+        model = DataParallel(nn.Sequential(*layers), shared_memory=shared_memory, **settings)
+        model(torch.ones(300, 200)).sum().backward()
+        model.remove_hooks()
+        spans.append([*recorder.spans])
+        recorder.spans.clear()
+    return spans
 
 
 CHECKS = [
-    *(trainings, training_in_a_part_of_the_ranks, refusals, normalized, evaluation_of_one_rank),
+    *(
+        trainings,
+        trainings_by_messages,
+        training_in_a_part_of_the_ranks,
+        refusals,
+        normalized,
+        evaluation_of_one_rank,
+    ),
     *(compressed, overflow_of_one_rank, accidents, several_passes, recorded),
 ]
 
@@ -193,8 +210,9 @@ def found(request):
 
 
 @pytest.mark.parametrize("number", range(len(RUNS)), ids=["-".join(map(str, r)) for r in RUNS])
-def test_ranks_are_one_process(found, number):
-    first, *others = [own[number] for own in found["trainings"]]
+@pytest.mark.parametrize("way", ["trainings", "trainings_by_messages"])
+def test_ranks_are_one_process(found, number, way):
+    first, *others = [own[number] for own in found[way]]
     expected = trained_alone(RUNS[number][0])
     for name, p in first.items():
         assert all(torch.equal(p, other[name]) for other in others)
@@ -274,7 +292,8 @@ def test_passes_add_up(found):
 
 
 def test_the_time_line_shows_the_overlap(found):
-    for spans in found["recorded"]:
+    for in_memory, spans in found["recorded"]:
+        assert {span.name for span in in_memory} == {span.name for span in spans}
         compute = {span.name: span for span in spans if span.kind == "compute"}
         assert [*compute] == ["forward", "backward"]
         messages = [span for span in spans if span.kind == "communication"]
