@@ -1,7 +1,7 @@
 """Buckets: gradients of several parameters that travel in one message."""
 
 import functools
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -170,14 +170,25 @@ def fill(params: Iterable[Tensor], most: int) -> list[list[Tensor]]:
 
 
 @torch.no_grad()
-def broadcast(tensors: Iterable[Tensor], group: Any) -> None:
-    """Give the first rank's tensors to all ranks, in a message for each dtype and device."""
+def broadcast(
+    tensors: Iterable[Tensor], group: Any, send: Callable[[Tensor], object] | None = None
+) -> None:
+    """Give the first rank's tensors to all ranks, side by side for each dtype and device.
+
+    Args:
+        tensors: are overwritten, on other ranks than the first.
+        group: the ranks.
+        send: overwrites a tensor with the first rank's; by a message, by default.
+    """
     kinds: dict[tuple[torch.dtype, torch.device], list[Tensor]] = {}
     for tensor in tensors:
         kinds.setdefault((tensor.dtype, tensor.device), []).append(tensor)
     for alike in kinds.values():
         flat = torch.cat([tensor.reshape(-1) for tensor in alike])
-        distributed.broadcast(flat, group=group, group_src=0)
+        if send is None:
+            distributed.broadcast(flat, group=group, group_src=0)
+        else:
+            send(flat)
         if distributed.get_rank(group) != 0:
             pieces = flat.split([tensor.numel() for tensor in alike])
             for tensor, piece in zip(alike, pieces, strict=True):

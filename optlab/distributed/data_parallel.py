@@ -180,7 +180,9 @@ class DataParallel(nn.Module):
             return None
         ranks = distributed.get_world_size(self.process_group)
         sizes = [room(params, ranks) for params in shares]
-        self._common = common_memory(sum(sizes) + 2 * ranks * len(self._names), self.process_group)
+        buffers = sum(b.nbytes for b in self.module.buffers())
+        total = sum(sizes) + 2 * ranks * len(self._names)
+        self._common = common_memory(total, self.process_group, buffers)
         if self._common is None:
             return None
         *parts, flags = self._common.memory.split([*sizes, 2 * ranks * len(self._names)])
@@ -251,7 +253,8 @@ class DataParallel(nn.Module):
 
     def _distribute_buffers(self) -> None:
         if self._broadcast_buffers and self._buffers_due and self.training:
-            broadcast(self.module.buffers(), self.process_group)
+            send = None if self._common is None else self._common.broadcast
+            broadcast(self.module.buffers(), self.process_group, send)
             self._buffers_due = False
 
 

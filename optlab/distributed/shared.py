@@ -34,10 +34,12 @@ class Common:
         memory: for all ranks to write and read, of dtype ``uint8``.
     """
 
-    def __init__(self, content: Tensor, file: FileIO, group: Any) -> None:
+    def __init__(self, content: Tensor, largest: int, file: FileIO, group: Any) -> None:
         self._rank, ranks = distributed.get_rank(group), distributed.get_world_size(group)
         self._file = file  # open, for its locks
-        head, self.memory = content.split([ranks * LINE, len(content) - ranks * LINE])
+        sizes = [ranks * LINE, 2 * _lines(largest)]
+        head, given, self.memory = content.split([*sizes, len(content) - sum(sizes)])
+        self._given, self._turn = given.view(2, -1), 0
         self._meetings = head.numpy().view(np.int64).reshape(ranks, -1)[:, 0]
         self._patience = group._get_backend(torch.device("cpu")).options._timeout.total_seconds()
 
@@ -60,6 +62,17 @@ class Common:
                 self._look(int(own), now - begin)
                 look = now + LOOK
 
+    def broadcast(self, values: Tensor) -> None:
+        """Overwrite values of one dtype with the first rank's; they are in one piece."""
+        # The other turn is free: all have met since, for which they must have read it.
+        place = self._given[self._turn, : values.nbytes].view(values.dtype)
+        if self._rank == 0:
+            place.copy_(values)
+        self.meet()
+        if self._rank != 0:
+            values.copy_(place)
+        self._turn = 1 - self._turn
+
     def _look(self, own: int, waited: float) -> None:
         late = [rank for rank, count in enumerate(self._meetings) if count < own]
         for rank in late:
@@ -70,7 +83,7 @@ class Common:
             raise RuntimeError(f"ranks {late} have not come within {self._patience:g} s")
 
 
-def common_memory(size: int, group: Any) -> Common | None:
+def common_memory(size: int, group: Any, largest: int = 0) -> Common | None:
     """So many bytes that every rank of a group can write and all others read, on all ranks.
 
     The file behind it has no name any more when this returns: the memory is free again when the
@@ -79,6 +92,7 @@ def common_memory(size: int, group: Any) -> Common | None:
     Args:
         size: in bytes, at least 1.
         group: the ranks, of gloo.
+        largest: bytes that :meth:`Common.broadcast` is to take at most; these are added.
 
     Returns:
         None, on all ranks, where they are not on one machine, or where that has no such memory or
@@ -91,7 +105,7 @@ def common_memory(size: int, group: Any) -> Common | None:
     >>> distributed.destroy_process_group()
     """
     rank, ranks = distributed.get_rank(group), distributed.get_world_size(group)
-    word, whole = secrets.token_bytes(16), ranks * LINE + size
+    word, whole = secrets.token_bytes(16), ranks * LINE + 2 * _lines(largest) + size
     path = _reserved(whole, word) if rank == 0 else None
     try:
         said: list[Any] = [path, word]
@@ -105,7 +119,12 @@ def common_memory(size: int, group: Any) -> Common | None:
         if path is not None:
             path.unlink()
     content = torch.frombuffer(mmap.mmap(file.fileno(), whole), dtype=torch.uint8)
-    return Common(content, file, group)
+    return Common(content, largest, file, group)
+
+
+def _lines(size: int) -> int:
+    """At least so many bytes, that entries of any type can follow."""
+    return -(-size // LINE) * LINE
 
 
 def _reserved(size: int, word: bytes) -> Path | None:

@@ -21,13 +21,16 @@ pytestmark = pytest.mark.skipif(
 
 def talk(rank, ranks):
     """What all have written, in each of many turns."""
-    common = shared.common_memory(2 * 8 * ranks, distributed.group.WORLD)
+    common = shared.common_memory(2 * 8 * ranks, distributed.group.WORLD, 24)
     turns = common.memory.view(torch.int64).view(2, ranks)
     heard = []
     for turn in range(200):
         turns[turn % 2, rank] = 1000 * rank + turn
         common.meet()
         heard.append(turns[turn % 2].tolist())
+        given = torch.full((3 - turn % 2,), 1000.0 * rank + turn, dtype=torch.float64)
+        common.broadcast(given)
+        assert given.tolist() == [turn] * (3 - turn % 2)
     return heard
 
 
