@@ -34,12 +34,13 @@ class Operator:
     Args:
         size: the number of rows.
         product: what it makes of a vector of shape ``(size,)``.
-        like: a tensor of its dtype and device.
+        like: what has its dtype and device.
     """
 
-    def __init__(self, size: int, product: Product, like: Tensor) -> None:
+    def __init__(self, size: int, product: Product, like: "Tensor | Operator") -> None:
         self.size = size
-        self.dtype, self.device = like.dtype, like.device
+        self.dtype: torch.dtype = like.dtype
+        self.device: torch.device = like.device
         self._product = product
 
     @property

@@ -37,6 +37,7 @@ class GaussNewton(OfOutputs):
         iterations: of conjugate gradients, at most.
         tolerance: of the residual, relative.
         progress: end when the quadratic falls by less for each iteration; None: never.
+        process_group: over whose ranks the batch is spread, with as many samples on each.
 
     Attributes:
         report: a :class:`~optlab.optimizers.second_order.Report` on the last step.
@@ -63,6 +64,7 @@ class GaussNewton(OfOutputs):
         iterations: int = 250,
         tolerance: float = 1e-10,
         progress: float | None = 5e-4,
+        process_group: Any = None,
     ) -> None:
         check_flag("adaptive", adaptive)
         check_count("iterations", iterations)
@@ -71,12 +73,12 @@ class GaussNewton(OfOutputs):
             check_range("progress", progress, "(0, 1)")
         self.likelihood, self.adaptive = likelihood_of(likelihood), adaptive
         self.iterations, self.tolerance, self.progress = iterations, tolerance, progress
-        super().__init__(params, {"lr": lr, "damping": damping})
+        super().__init__(params, {"lr": lr, "damping": damping}, process_group)
 
     def solve(self, loss: Tensor, g: Tensor, closure: Callable[[], Any]) -> tuple[Tensor, Report]:
-        before = float(loss.detach())
+        before = float(self._mean(loss))
         damping = float(self.param_groups[0]["damping"])
-        G = gauss_newton(loss, self._outputs, self._params())
+        G = self._joined(gauss_newton(loss, self._outputs, self._params()))
         found = conjugate_gradients(
             Operator(G.size, lambda v: G @ v + damping * v, g),
             g,

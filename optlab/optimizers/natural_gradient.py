@@ -32,6 +32,7 @@ class NaturalGradient(OfOutputs):
         iterations: of conjugate gradients, at most.
         tolerance: of the residual, relative.
         generator: that targets are drawn with; torch's own by default.
+        process_group: over whose ranks the batch is spread, with as many samples on each.
 
     Attributes:
         report: a :class:`~optlab.optimizers.second_order.Report` on the last step.
@@ -63,6 +64,7 @@ class NaturalGradient(OfOutputs):
         iterations: int = 250,
         tolerance: float = 1e-10,
         generator: torch.Generator | None = None,
+        process_group: Any = None,
     ) -> None:
         check_choice("fisher", fisher, FISHERS)
         check_count("samples", samples)
@@ -73,12 +75,12 @@ class NaturalGradient(OfOutputs):
         self.likelihood, self.fisher, self.samples = likelihood_of(likelihood), fisher, samples
         self.kl_bound, self.generator = kl_bound, generator
         self.iterations, self.tolerance = iterations, tolerance
-        super().__init__(params, {"lr": lr, "damping": damping})
+        super().__init__(params, {"lr": lr, "damping": damping}, process_group)
 
     def solve(self, loss: Tensor, g: Tensor, closure: Callable[[], Any]) -> tuple[Tensor, Report]:
-        before = float(loss.detach())
+        before = float(self._mean(loss))
         damping = float(self.param_groups[0]["damping"])
-        F = self._information()
+        F = self._joined(self._information())
         found = conjugate_gradients(
             Operator(F.size, lambda v: F @ v + damping * v, g),
             g,

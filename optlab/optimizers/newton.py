@@ -41,6 +41,7 @@ class Newton(SecondOrder):
         saddle_free: take the eigenvalues' sizes (Dauphin et al. 2014); needs ``solver="dense"``.
         tolerance: of the residual, relative, for ``"cg"``.
         iterations: for ``"cg"``, at most; twice the number of parameters by default.
+        process_group: over whose ranks the batch is spread, with as many samples on each.
 
     Attributes:
         report: a :class:`~optlab.optimizers.second_order.Report` on the last step.
@@ -68,6 +69,7 @@ class Newton(SecondOrder):
         saddle_free: bool = False,
         tolerance: float = 1e-10,
         iterations: int | None = None,
+        process_group: Any = None,
     ) -> None:
         check_choice("solver", solver, SOLVERS)
         if globalization not in GLOBALIZATIONS:
@@ -81,7 +83,7 @@ class Newton(SecondOrder):
             raise ValueError("saddle_free needs solver='dense' and no trust region")
         self.solver, self.globalization, self.saddle_free = solver, globalization, saddle_free
         self.tolerance, self.iterations = tolerance, iterations
-        super().__init__(params, {"lr": lr, "damping": damping, "radius": radius})
+        super().__init__(params, {"lr": lr, "damping": damping, "radius": radius}, process_group)
 
     def compute(self, given: Any) -> Tensor:
         if not isinstance(given, Tensor):
@@ -89,9 +91,9 @@ class Newton(SecondOrder):
         return given
 
     def solve(self, loss: Tensor, g: Tensor, closure: Callable[[], Any]) -> tuple[Tensor, Report]:
-        before = float(loss.detach())
+        before = float(self._mean(loss))
         damping = float(self.param_groups[0]["damping"])
-        H = hessian(loss, self._params())
+        H = self._joined(hessian(loss, self._params()))
         d, lowest, iterations, action = (
             self._dense(H, g, damping) if self.solver == "dense" else self._cg(H, g, damping)
         )

@@ -7,11 +7,11 @@ from contextlib import contextmanager
 from typing import Any, ClassVar, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, distributed
 
 from optlab import rules
 from optlab.curvature.likelihoods import Likelihood
-from optlab.curvature.operators import gradient, split
+from optlab.curvature.operators import Operator, gradient, split
 from optlab.engine import Engine
 from optlab.engine.binding import Bound
 from optlab.errors import check_range
@@ -46,6 +46,9 @@ class SecondOrder(Engine):
     ``backward()``.  It may be called again, at other parameters, and has to compute the same
     function then.  Learning rates belong to their groups, all else to the whole.  ``.grad`` is
     neither read nor changed.  A decay of weights belongs in the loss.
+
+    With a ``process_group``, each rank's closure computes its part of the batch, of as many samples
+    on all ranks; losses, gradients and products with the matrix are averaged over them.
     """
 
     #: What a closure returns.
@@ -54,8 +57,8 @@ class SecondOrder(Engine):
     common: ClassVar[tuple[str, ...]] = ("damping",)
     report: Report | None
 
-    def __init__(self, params: Any, defaults: dict[str, Any]) -> None:
-        self.report = None
+    def __init__(self, params: Any, defaults: dict[str, Any], process_group: Any = None) -> None:
+        self.report, self.process_group = None, process_group
         self._direction: list[Tensor] = []
         self._outputs: Any = None
         self._targets: Any = None
@@ -63,7 +66,7 @@ class SecondOrder(Engine):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
-        self.report, self._direction = None, []
+        self.report, self._direction, self.process_group = None, [], None
         self._outputs = self._targets = None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -99,11 +102,11 @@ class SecondOrder(Engine):
                     f"the closure of {name} must not call backward(): the step does what it needs"
                 )
         with torch.enable_grad():
-            g = gradient(loss, self._params())
+            g = self._mean(gradient(loss, self._params()))
             direction, self.report = self.solve(loss, g, closure)
         self._outputs = self._targets = None
         self._direction = split(direction, self._params())
-        return loss.detach()
+        return self._mean(loss)
 
     def precondition(self, gradients: Any) -> Any:
         found = dict(zip(self._params(), self._direction, strict=True))
@@ -129,7 +132,21 @@ class SecondOrder(Engine):
     def _loss_at(self, step: Tensor, closure: Callable[[], Any]) -> float:
         """The loss where a step would lead; the parameters are as before then."""
         with self._moved(step), torch.no_grad():
-            return float(self.compute(closure()))
+            return float(self._mean(self.compute(closure())))
+
+    def _mean(self, values: Tensor) -> Tensor:
+        """The mean over ranks, without its graph."""
+        if self.process_group is None:
+            return values.detach()
+        total = values.detach().clone()
+        distributed.all_reduce(total, group=self.process_group)
+        return total / distributed.get_world_size(self.process_group)
+
+    def _joined(self, matrix: Operator) -> Operator:
+        """The mean over ranks of a matrix that each has."""
+        if self.process_group is None:
+            return matrix
+        return Operator(matrix.size, lambda v: self._mean(matrix @ v), matrix)
 
     @contextmanager
     def _moved(self, step: Tensor) -> Iterator[None]:
@@ -151,8 +168,9 @@ class SecondOrder(Engine):
             raise ValueError(f"{name} needs one loss, got shape {tuple(loss.shape)}")
         if not loss.requires_grad:
             raise ValueError(f"the loss of {name} has no graph: the closure must not detach it")
-        if not math.isfinite(float(loss.detach())):
-            raise FloatingPointError(f"the loss is {float(loss.detach())}")
+        mean = float(self._mean(loss))
+        if not math.isfinite(mean):
+            raise FloatingPointError(f"the loss is {mean}")
         return loss.squeeze()
 
 

@@ -19,6 +19,7 @@ from optlab.regularizers import (
     l2_penalty,
     synchronize_batch_norm,
 )
+from optlab.train.choices import OPTIMIZERS
 from optlab.train.configuration import Configuration
 from optlab.train.parts import key, loss_of, model_of, optimizer_of, schedule_of, steps_of
 from optlab.training import Averaging, Batches, Callback, Checkpoints, Evaluation, Stopping, Trainer
@@ -55,7 +56,10 @@ def trainer_of(
             ranks=ranks,
             drop_last=chosen.drop_last,
         )
-    if chosen.parallel in ("ddp", "fsdp"):
+    closure = getattr(OPTIMIZERS[chosen.optimizer.name], "closure", "none")
+    if closure != "none" and chosen.parallel == "ddp":
+        raise ValueError(f"optimizer: {chosen.optimizer.name} needs parallel=own, or one process")
+    if chosen.parallel in ("ddp", "fsdp") or closure != "none":
         _check_even(chosen, len(data.x), ranks)
     bare = model_of(chosen, data).to(device)
     model, regular = wrapped(chosen, bare, group), chosen.regularizers
@@ -63,7 +67,7 @@ def trainer_of(
     data = data.to(device)
     batches = Batches(data.x, data.y, sampler)
     steps = steps_of(chosen, len(batches))
-    by_outputs = getattr(optimizer, "closure", "none") == "outputs"
+    by_outputs = closure == "outputs"
     if by_outputs and regular.label_smoothing:
         raise ValueError(f"regularizers.label_smoothing does not go with {chosen.optimizer.name}")
     policy = Policy("fp32" if chosen.precision == "fp64" else chosen.precision, device.type)
@@ -127,7 +131,7 @@ def _check_even(chosen: Configuration, count: int, ranks: int) -> None:
     last = 0 if chosen.drop_last else count % chosen.batch
     if chosen.batch % ranks or last % ranks:
         raise ValueError(
-            f"parallel={chosen.parallel} needs batches of which each of {ranks} ranks has as much: "
-            f"batch is {chosen.batch}, the last one {last or chosen.batch}; set drop_last=true, "
-            "another batch, or parallel=own"
+            f"parallel={chosen.parallel} with {chosen.optimizer.name} needs batches of which each "
+            f"of {ranks} ranks has as much: batch is {chosen.batch}, the last one "
+            f"{last or chosen.batch}; set drop_last=true or another batch"
         )

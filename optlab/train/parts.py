@@ -105,6 +105,7 @@ def optimizer_of(chosen: Configuration, model: nn.Module) -> Optimizer:
     if isinstance(model, Sharded) and name in WHOLE:
         raise ValueError(f"optimizer: {name} takes whole layers: parallel must not be fsdp")
     own: dict[str, Any] = {"likelihood": likelihood_of(chosen), "model": model}
+    own["process_group"] = getattr(model, "process_group", None)
     own = {key: value for key, value in own.items() if key in inspect.signature(made).parameters}
     if "model" not in own:
         own["params"] = model.shards if isinstance(model, Sharded) else model.parameters()

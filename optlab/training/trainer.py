@@ -135,8 +135,9 @@ class Trainer:
         self.model: nn.Module = self.update.bare
         wrapped_for = getattr(model, "process_group", None) if self.model is not model else None
         self.group = process_group or wrapped_for
-        if self.group is not None and self.update.closure in ("loss", "outputs"):
-            raise ValueError(f"{type(optimizer).__name__} knows one rank only")
+        alone = getattr(optimizer, "process_group", None) is None
+        if self.group is not None and alone and self.update.closure in ("loss", "outputs"):
+            raise ValueError(f"{type(optimizer).__name__} needs the process_group of the ranks")
         if schedule is not None and not isinstance(schedule, LRScheduler):
             schedule = LambdaLR(optimizer, schedule)
         self.schedule = schedule

@@ -99,7 +99,7 @@ def refusals(rank, folder):
             Trainer(model, optimizer, LOSS, batches, process_group=distributed.group.WORLD)
         found.append(str(error.value))
     newton = optlab.Newton(model.parameters())
-    with pytest.raises(ValueError, match="Newton knows one rank only"):
+    with pytest.raises(ValueError, match="Newton needs the process_group of the ranks"):
         Trainer(model, newton, LOSS, batches, process_group=distributed.group.WORLD)
     return found
 
