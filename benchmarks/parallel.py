@@ -4,7 +4,8 @@
 
 Writes ``benchmarks/results/parallel.json``.  Two ranks with a thread each train on gloo, and take
 turns all at once: with ``optlab.distributed.DataParallel``, with torch's
-``DistributedDataParallel``, and each for itself with no message sent.
+``DistributedDataParallel``, and each for itself with no message sent.  Where there are GPUs, so do
+ranks of nccl, one and as many as there are; else those rows are open.
 """
 
 import argparse
@@ -18,7 +19,7 @@ from typing import Any
 
 import torch
 from paired import Times, ratios
-from record import RESULTS, row, update
+from record import RESULTS, row, unmeasured, update
 from torch import Tensor, distributed, nn
 from torch.nn import functional
 from torch.nn.parallel import DistributedDataParallel
@@ -92,9 +93,11 @@ PROBLEMS = {
 }
 
 
-def step_of(wrap: Callable[[nn.Module], nn.Module], problem: Problem) -> Callable[[], None]:
+def step_of(
+    wrap: Callable[[nn.Module], nn.Module], problem: Problem, device: str = "cpu"
+) -> Callable[[], None]:
     """A training step of a copy of the model."""
-    model, x, y = problem
+    model, x, y = (part.to(device) for part in problem)
     wrapped = wrap(copy.deepcopy(model))
     optimizer = torch.optim.SGD(wrapped.parameters(), lr=1e-3)
 
@@ -112,17 +115,27 @@ def seconds(step: Callable[[], None], repeats: int) -> float:
     began = perf_counter()
     for _ in range(repeats):
         step()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
     distributed.barrier()
     return (perf_counter() - began) / repeats
 
 
-def turns(rank: int, name: str, batch: int, rounds: int, target: float) -> Times:
+def turns(rank: int, name: str, batch: int, rounds: int, target: float, device: str) -> Times:
     """Seconds of a step, round by round, in the same random order on all ranks."""
     torch.set_num_threads(1)
     torch.manual_seed(rank)
+    group = None
+    if device == "cuda":
+        torch.cuda.set_device(rank)
+        group = distributed.new_group(backend="nccl")
     problem = PROBLEMS[name][0](batch)
-    wraps = {"ours": DataParallel, "torch": DistributedDataParallel, "alone": lambda model: model}
-    steps = {name: step_of(wrap, problem) for name, wrap in wraps.items()}
+    wraps: dict[str, Callable[[nn.Module], nn.Module]] = {
+        "ours": lambda model: DataParallel(model, process_group=group),
+        "torch": lambda model: DistributedDataParallel(model, process_group=group),
+        "alone": lambda model: model,
+    }
+    steps = {name: step_of(wrap, problem, device) for name, wrap in wraps.items()}
     for step in steps.values():
         seconds(step, 3)
     repeats = torch.tensor([max(1.0, target / seconds(steps["torch"], 3))])
@@ -136,21 +149,42 @@ def turns(rank: int, name: str, batch: int, rounds: int, target: float) -> Times
     return times
 
 
-def measure(batch: int | None, rounds: int, target: float) -> Iterator[Row]:
+def measure(
+    batch: int | None, rounds: int, target: float, ranks: int = RANKS, device: str = "cpu"
+) -> Iterator[Row]:
     """Our time over torch's, and over that of processes that do not talk."""
     for name, (_, usual) in PROBLEMS.items():
-        times = launch(turns, RANKS, name, batch or usual, rounds, target, timeout=600)[0]
-        limits = {"torch": 1.0, "alone": round(1 / EFFICIENCY, 3)}
-        titles = {"torch": "torch's", "alone": f"{RANKS} independent processes'"}
-        for other, limit in limits.items():
-            found = ratios(times["ours"], times[other])
-            title = f"{name}, {RANKS} ranks: a step's time over {titles[other]}"
-            yield row(title, found, limit, at_most=True) | {
+        times = launch(turns, ranks, name, batch or usual, rounds, target, device, timeout=600)[0]
+        for bar, other, limit in bars(name, ranks, device):
+            yield row(bar, ratios(times["ours"], times[other]), limit, at_most=True) | {
                 "unit": "ms",
                 "ours": 1e3 * statistics.median(times["ours"]),
                 other: 1e3 * statistics.median(times[other]),
                 "samples_on_a_rank": batch or usual,
+                "ranks": ranks,
+                "device": torch.cuda.get_device_name() if device == "cuda" else "cpu",
             }
+
+
+def bars(name: str, ranks: int, device: str) -> Iterator[tuple[str, str, float]]:
+    """What is promised of a problem: in words, against whom, and the limit."""
+    where = f"{name}, {ranks} {'rank' if ranks == 1 else 'ranks'}"
+    where += " of nccl" if device == "cuda" else ""
+    alone = "1 process without" if ranks == 1 else f"{ranks} independent processes'"
+    yield f"{where}: a step's time over torch's", "torch", 1.0
+    yield f"{where}: a step's time over {alone}", "alone", round(1 / EFFICIENCY, 3)
+
+
+def on_gpus(batch: int | None, rounds: int, target: float) -> Iterator[Row]:
+    """The same on one GPU and on all, or rows that wait for one."""
+    count = torch.cuda.device_count()
+    for ranks in sorted({1, count} - {0}):
+        if count:
+            yield from measure(batch, rounds, target, ranks, "cuda")
+        else:
+            for name in PROBLEMS:
+                for bar, _, limit in bars(name, ranks, "cuda"):
+                    yield unmeasured(bar, limit)
 
 
 def main() -> None:
@@ -160,8 +194,9 @@ def main() -> None:
     )
     parser.add_argument("--quick", type=Path, metavar="FOLDER", help="only try: write there")
     quick = parser.parse_args().quick
-    rows = measure(2, 2, 0.0) if quick else measure(None, ROUNDS, TARGET)
-    common = {"threads": 1, "ranks": RANKS, "torch_version": torch.__version__}
+    settings = (2, 2, 0.0) if quick else (None, ROUNDS, TARGET)
+    rows = [*measure(*settings), *on_gpus(*settings)]
+    common = {"threads": 1, "torch_version": torch.__version__}
     update("parallel", [entry | common for entry in rows], quick or RESULTS)
 
 
