@@ -11,6 +11,7 @@ from sphinx.config import Config
 from sphinx.environment import BuildEnvironment
 
 from book.extensions import ROOT, VENDOR, assets
+from book.extensions.cards import CardsDirective, MethodsDirective
 from book.extensions.claims import ClaimsDirective, add_anchors
 from book.extensions.executed import notebooks, stored
 from book.extensions.measured import MeasuredDirective
@@ -70,6 +71,8 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.add_directive("rule", RuleDirective)
     app.add_directive("claims", ClaimsDirective)
     app.add_directive("measured", MeasuredDirective)
+    app.add_directive("methods", MethodsDirective)
+    app.add_directive("cards", CardsDirective)
     app.add_css_file("book.css")
     app.connect("config-inited", hide_buttons, priority=100)
     app.connect("env-get-outdated", find_stale)
