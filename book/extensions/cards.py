@@ -71,7 +71,7 @@ def measured(method: Method) -> dict[str, Measured]:
 
 def table(found: dict[str, Method]) -> str:
     """All methods, a line each."""
-    lines = ["| method | numbers kept for each parameter | chapter | paper |", "|---|---|---|---|"]
+    lines = ["| method | state | chapter | paper |", "|---|---|---|---|"]
     for name, method in found.items():
         floats = [f"{sum(one.state.values()):.3g}" for one in measured(method).values()]
         chapters = ", ".join(chapter(where, short=True) for where in method.where)
@@ -135,7 +135,7 @@ def state(method: Method, found: dict[str, Measured]) -> str:
         given = keywords(method.settings.get(name, {}))
         total = sum(one.state.values())
         parts = ", ".join(
-            f"{kept}" if share == 1 else f"{share:.2f} {kept}" for kept, share in one.state.items()
+            kept if share == 1 else f"{kept} {share:.2f}" for kept, share in one.state.items()
         )
         text = f"{total:.3g} for each parameter: {parts}" if one.state else "nothing"
         if one.numbers:
@@ -172,12 +172,12 @@ def cost(method: Method, found: dict[str, Measured]) -> str:
 def timed(name: str) -> str:
     """A setting's time, and beside torch's."""
     parts = []
-    for kind, row in methods.timings(name).items():
+    for kind, row in sorted(methods.timings(name).items(), reverse=True):
         title = "as it is" if kind == "default" else kind
         parts.append(
-            f"{title} {row['ours']:.3g} ms, {row['value']:.2f} times torch's {row['against']}"
+            f"{row['ours']:.3g} ms {title} ({row['value']:.2f} of torch's {row['against']})"
         )
-    return "; " + "; ".join(parts) if parts else ""
+    return "; " + ", ".join(parts) if parts else ""
 
 
 def machine(row: Row) -> str:
