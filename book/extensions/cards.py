@@ -12,11 +12,10 @@ from docutils.statemachine import StringList
 from sphinx.util.docutils import SphinxDirective
 
 from book.extensions import CLAIMS, methods
-from book.extensions.claims import TITLES, anchor, texts
+from book.extensions.chapter import chapter, number
+from book.extensions.claims import anchor, texts
 from book.extensions.executed import folders
 from book.extensions.methods import Measured, Method, Row
-
-CHAPTERS = "../chapters"
 
 
 class MethodsDirective(SphinxDirective):
@@ -74,11 +73,19 @@ def table(found: dict[str, Method]) -> str:
     lines = ["| method | state | chapter | paper |", "|---|---|---|---|"]
     for name, method in found.items():
         floats = [f"{sum(one.state.values()):.3g}" for one in measured(method).values()]
-        chapters = ", ".join(chapter(where, short=True) for where in method.where)
+        chapters = ", ".join(short(where) for where in method.where)
         first = f"{{ref}}`{name} <{label(name)}>`"
         paper = f"{{cite:t}}`{method.papers[0]}`"
         lines.append(f"| {first} | {' to '.join(ends(floats))} | {chapters} | {paper} |")
     return "\n".join(lines)
+
+
+def short(where: str) -> str:
+    """A chapter's number, with a link where there is one."""
+    name, _, heading = where.partition("#")
+    if name not in folders():
+        return f"{number(name)}"
+    return f"[{number(name)}](/chapters/{folders()[name]}/index.md{'#' * bool(heading)}{heading})"
 
 
 def ends(values: list[str]) -> list[str]:
@@ -100,7 +107,7 @@ def card(method: Method, recorded: set[str]) -> str:
         "When to use it": method.use,
         "When not": method.avoid,
         "Measured here": "\n".join(claimed(method, recorded) + barred(method)),
-        "Explained in": ", ".join(map(chapter, method.where)),
+        "Explained in": "; ".join(map(chapter, method.where)),
         "Paper": f"{{cite:t}}`{','.join(method.papers)}`",
         "In the package": f"{{py:class}}`~{methods.path(method.name)}`",
     }
@@ -205,14 +212,3 @@ def barred(method: Method) -> list[str]:
             text += f", where {row['limit']:.3g} was aimed at" + ", missed" * (not row["holds"])
         lines.append(f"{text} ({machine(row)}).")
     return lines
-
-
-def chapter(where: str, *, short: bool = False) -> str:
-    """A link to a chapter, or its number and title while it is not written."""
-    name, _, heading = where.partition("#")
-    number = list(TITLES).index(name) + 1
-    title = f"{number}" if short else f"chapter {number}, {TITLES[name]}"
-    folder = folders().get(name)
-    if folder is None:
-        return title
-    return f"[{title}]({CHAPTERS}/{folder}/index.md{f'#{heading}' if heading else ''})"

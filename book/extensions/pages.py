@@ -12,6 +12,7 @@ from sphinx.environment import BuildEnvironment
 
 from book.extensions import ROOT, VENDOR, assets
 from book.extensions.cards import CardsDirective, MethodsDirective
+from book.extensions.chapter import ChapterRole
 from book.extensions.claims import ClaimsDirective, add_anchors
 from book.extensions.executed import notebooks, stored
 from book.extensions.measured import MeasuredDirective
@@ -75,6 +76,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.add_directive("methods", MethodsDirective)
     app.add_directive("cards", CardsDirective)
     app.add_directive("results", ResultsDirective)
+    app.add_role("chapter", ChapterRole())
     app.add_css_file("book.css")
     app.connect("config-inited", hide_buttons, priority=100)
     app.connect("env-get-outdated", find_stale)

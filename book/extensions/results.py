@@ -129,7 +129,7 @@ def formulas(text: str, asked: dict[str, list[str]]) -> list[str]:
 def headings(name: str, folder: str, asked: dict[str, list[str]]) -> list[str]:
     """A line for each heading that a question leads to."""
     return [
-        f"- [](../chapters/{folder}/index.md#{label.partition('#')[2]}): *{' '.join(lines)}*"
+        f"- [](/chapters/{folder}/index.md#{label.partition('#')[2]}): *{' '.join(lines)}*"
         for label, lines in asked.items()
         if label.startswith(f"{name}#")
     ]
