@@ -25,11 +25,11 @@ def chapter(where: str) -> str:
         ValueError: there is no such chapter, and none is planned.
     """
     name, _, heading = where.partition("#")
-    title = f"chapter {number(name)}, {TITLES[name]}"
+    title = f"Chapter {number(name)}, {TITLES[name]}"
     if name not in folders():
         return title
     path = f"/chapters/{folders()[name]}/index.md"
-    return f"chapter {number(name)}, [](<{path}#{heading}>)" if heading else f"[{title}]({path})"
+    return f"Chapter {number(name)}, [](<{path}#{heading}>)" if heading else f"[{title}]({path})"
 
 
 def number(name: str) -> int:

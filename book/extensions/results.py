@@ -111,25 +111,28 @@ def entry(box: Box, asked: dict[str, list[str]]) -> str:
     """A box: its number, title, proof, statement and questions."""
     title = f"**{{prf:ref}}`{box.label}`** {box.title}".rstrip()
     proof = f" · {{ref}}`proof <{proof_label(box.label)}>`" if box.proved else " · not proved here"
-    asking = [f"*{' '.join(asked[box.label])}*"] if box.label in asked else []
+    asking = [answers(asked[box.label])] if box.label in asked else []
     parts = [title + proof, *asking, box.statement]
     return "\n\n".join(["::::{div} optlab-result", *parts, "::::"])
+
+
+def answers(lines: list[str]) -> str:
+    """Questions in a style of their own."""
+    return f"[{' '.join(lines)}]{{.optlab-asked}}"
 
 
 def formulas(text: str, asked: dict[str, list[str]]) -> list[str]:
     """A line for each formula outside of boxes that a question leads to."""
     labels = [match["label"] for match in FORMULA.finditer(text)]
     return [
-        f"- Formula {{eq}}`{label}`: *{' '.join(asked[label])}*"
-        for label in labels
-        if label in asked
+        f"- Formula {{eq}}`{label}`: {answers(asked[label])}" for label in labels if label in asked
     ]
 
 
 def headings(name: str, folder: str, asked: dict[str, list[str]]) -> list[str]:
     """A line for each heading that a question leads to."""
     return [
-        f"- [](/chapters/{folder}/index.md#{label.partition('#')[2]}): *{' '.join(lines)}*"
+        f"- [](/chapters/{folder}/index.md#{label.partition('#')[2]}): {answers(lines)}"
         for label, lines in asked.items()
         if label.startswith(f"{name}#")
     ]
