@@ -5,7 +5,6 @@ benchmarks say, and have it parsed where the directive stands.
 """
 
 import json
-from typing import Any
 
 from docutils import nodes
 from docutils.statemachine import StringList
@@ -112,10 +111,11 @@ def card(method: Method, recorded: set[str]) -> str:
         "In the package": f"{{py:class}}`~{methods.path(method.name)}`",
     }
     items = [f"{term}\n: {indent(text)}" for term, text in facts.items() if text]
-    first, *others = [listing(place) for place in methods.listings(method)]
-    parts = [methods.summary(method.name), f"$$\n{method.equation.strip()}\n$$", first]
+    first, *others = methods.listings(method)
+    parts = [methods.summary(method.name), f"$$\n{method.equation.strip()}\n$$", listing(first)]
     if others:
-        parts += ["::::{dropdown} More of its listings", *others, "::::"]
+        names = ", ".join(f"`{place.rpartition('.')[2]}`" for place in others)
+        parts += [f"::::{{dropdown}} {names}", *map(listing, others), "::::"]
     return "\n\n".join([*parts, *items])
 
 
@@ -130,16 +130,18 @@ def indent(text: str) -> str:
     return text.replace("\n", "\n  ")
 
 
-def keywords(given: dict[str, Any]) -> str:
-    """Settings as code."""
-    return ", ".join(f"`{key}={value!r}`" for key, value in given.items())
+def under(method: Method, setting: str) -> str:
+    """What to say before a setting's figures, where a method has several."""
+    if not method.settings:
+        return ""
+    given = ", ".join(f"`{key}={value!r}`" for key, value in method.settings[setting].items())
+    return f"with {given}: " if given else "by default: "
 
 
 def state(method: Method, found: dict[str, Measured]) -> str:
     """What is kept between steps, of each setting."""
     lines = []
     for name, one in found.items():
-        given = keywords(method.settings.get(name, {}))
         total = sum(one.state.values())
         parts = ", ".join(
             kept if share == 1 else f"{kept} {share:.2f}" for kept, share in one.state.items()
@@ -147,7 +149,7 @@ def state(method: Method, found: dict[str, Measured]) -> str:
         text = f"{total:.3g} for each parameter: {parts}" if one.state else "nothing"
         if one.numbers:
             text += f"; for each tensor {', '.join(f'`{key}`' for key in one.numbers)}"
-        lines.append(f"with {given}: {text}" if given else text)
+        lines.append(under(method, name) + text)
     text = bullets(lines)
     if any(share != 1 for one in found.values() for share in one.state.values()):
         width = methods.WIDTH
@@ -166,14 +168,13 @@ def cost(method: Method, found: dict[str, Measured]) -> str:
         return method.cost
     lines = []
     for name, one in found.items():
-        given = keywords(method.settings.get(name, {}))
         kept = round(sum(one.state.values()))
         text = f"{one.operations} operation{'s' * (one.operations != 1)} on each weight, "
         text += f"{2 + kept} numbers read and {1 + kept} written"
-        lines.append((f"with {given}: {text}" if given else text) + timed(name))
+        lines.append(under(method, name) + text + timed(name))
     rows = [row for name in found for row in methods.timings(name).values()]
-    note = f"(Times on ResNet-18, 11.7 million parameters: {machine(rows[0])}.)" if rows else ""
-    return bullets(lines) + ("\n\n" * (len(lines) > 1) or " ") + note
+    note = f"Times are of ResNet-18, 11.7 million parameters: {machine(rows[0])}." if rows else ""
+    return f"{bullets(lines)}\n\n{note}"
 
 
 def timed(name: str) -> str:
@@ -203,11 +204,10 @@ def claimed(method: Method, recorded: set[str]) -> list[str]:
 
 
 def barred(method: Method) -> list[str]:
-    """A line for each row of the benchmarks that the source names."""
+    """A line for each row of the benchmarks: on agreement with torch, and what the source names."""
     lines = []
-    for bar in method.bars:
-        row = methods.rows()[bar]
-        text = f"- {bar[0].upper()}{bar[1:]}: {row['value']:.3g}"
+    for row in methods.agreement(method.name) + [methods.rows()[bar] for bar in method.bars]:
+        text = f"- {row['bar'][0].upper()}{row['bar'][1:]}: {row['value']:.3g}"
         if row["limit"] is not None:
             text += f", where {row['limit']:.3g} was aimed at" + ", missed" * (not row["holds"])
         lines.append(f"{text} ({machine(row)}).")

@@ -53,7 +53,8 @@ class Measured:
         state: numbers for each parameter, by name in a checkpoint and, in brackets, in the rule.
         numbers: names of what it keeps once for each tensor.
         rule: the rule's name; none, if it has none.
-        operations: on each weight; a product and a sum in one count as one.
+        operations: on each weight, so without those on a layer's norms; a product and a sum in one
+            count as one.
     """
 
     state: dict[str, float]
@@ -148,6 +149,12 @@ def timings(setting: str) -> dict[str, Row]:
     return found
 
 
+def agreement(name: str) -> list[Row]:
+    """The rows on how far an optimizer's training is from that of torch's namesake."""
+    found = rows().items()
+    return [row for bar, row in found if bar.startswith(f"{name}, ") and "torch's" in bar]
+
+
 def measure(name: str, settings: dict[str, Any]) -> Measured:
     """Make an optimizer on one layer, step, and look at what it keeps and does."""
     from torch import random
@@ -237,8 +244,13 @@ def _recorded(name: str, optimizer: Any) -> tuple[str, int]:
         start if optimizer.memory[variable] in optimizer.numbers else None
         for variable, start in starts(rule).items()
     ]
-    recording = record(functools.partial(rule, **chosen), None, None, *operands)
-    return rule.__name__, len(recording.program.operations)
+    program = record(functools.partial(rule, **chosen), None, None, *operands).program
+    numbers: set[int] = set()  # sums over a layer, and what is made of them alone
+    for place, (operation, given_places, _) in enumerate(program.operations, program.inputs):
+        if operation == "sum" or (given_places and numbers.issuperset(given_places)):
+            numbers.add(place)
+    sums = sum(operation == "sum" for operation, *_ in program.operations)
+    return rule.__name__, len(program.operations) - len(numbers) + sums
 
 
 def files() -> list[Path]:
