@@ -215,6 +215,7 @@ def soup(path: Path, cache: dict = {}) -> BeautifulSoup:  # noqa: B006
 
 def test_links_and_anchors_resolve(book):
     broken = []
+    anchors: dict[Path, set[str]] = {}
     for path in pages(book):
         for link in soup(path).select("a[href]"):
             parts = urlsplit(link["href"])
@@ -224,8 +225,9 @@ def test_links_and_anchors_resolve(book):
             if not target.is_file():
                 broken.append((path.name, link["href"]))
             elif parts.fragment and target.suffix == ".html":
-                ids = {tag["id"] for tag in soup(target).select("[id]")}
-                if unquote(parts.fragment) not in ids:
+                if target not in anchors:
+                    anchors[target] = {tag["id"] for tag in soup(target).select("[id]")}
+                if unquote(parts.fragment) not in anchors[target]:
                     broken.append((path.name, link["href"]))
     assert broken == []
 
