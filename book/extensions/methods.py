@@ -258,4 +258,5 @@ def files() -> list[Path]:
     from book.extensions import fingerprint
 
     sources = fingerprint.files({"optlab.optimizers"})
+    sources += [Path(__file__), Path(__file__).with_name("cards.py")]
     return [METHODS, REFERENCES, claims.CLAIMS, claims.TEXTS, *RESULTS.glob("*.json"), *sources]
