@@ -161,6 +161,9 @@ def add_anchors(app: Sphinx, doctree: nodes.document) -> None:
     for cell, output in outputs(path):
         if record := output.get("data", {}).get(MIME):
             ids.setdefault(cell, []).append(anchor(record["id"]))
+    labels = app.env.get_domain("std").anonlabels  # so that {ref} finds them
     for node in doctree.findall(nodes.container):
         if node.get("nb_element") == "cell_code":
-            node["ids"].extend(ids.get(node["cell_index"], []))
+            found = ids.get(node["cell_index"], [])
+            node["ids"].extend(found)
+            labels.update({name: (app.env.docname, name) for name in found})

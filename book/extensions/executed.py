@@ -33,8 +33,13 @@ class NotebookError(Exception):
 
 def chapters() -> list[str]:
     """The chapters in the table of contents, such as ``momentum``, in its order."""
-    folders = [name.split("/")[1] for name in _contents() if name.startswith("chapters/")]
-    return [folder.partition("-")[2] for folder in dict.fromkeys(folders)]
+    return list(folders())
+
+
+def folders() -> dict[str, str]:
+    """The chapters' folders by name, such as ``03-momentum`` by ``momentum``, in order."""
+    found = [name.split("/")[1] for name in _contents() if name.startswith("chapters/")]
+    return {folder.partition("-")[2]: folder for folder in found}
 
 
 def notebooks() -> list[Path]:

@@ -11,9 +11,12 @@ from sphinx.config import Config
 from sphinx.environment import BuildEnvironment
 
 from book.extensions import ROOT, VENDOR, assets
+from book.extensions.cards import CardsDirective, MethodsDirective
+from book.extensions.chapter import ChapterRole
 from book.extensions.claims import ClaimsDirective, add_anchors
 from book.extensions.executed import notebooks, stored
 from book.extensions.measured import MeasuredDirective
+from book.extensions.results import ResultsDirective, add_proofs
 from book.extensions.rule import RuleDirective
 
 #: In this order, and after all others: RequireJS changes how some scripts that follow it load.
@@ -70,9 +73,14 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.add_directive("rule", RuleDirective)
     app.add_directive("claims", ClaimsDirective)
     app.add_directive("measured", MeasuredDirective)
+    app.add_directive("methods", MethodsDirective)
+    app.add_directive("cards", CardsDirective)
+    app.add_directive("results", ResultsDirective)
+    app.add_role("chapter", ChapterRole())
     app.add_css_file("book.css")
     app.connect("config-inited", hide_buttons, priority=100)
     app.connect("env-get-outdated", find_stale)
     app.connect("doctree-read", add_anchors)
+    app.connect("doctree-read", add_proofs)
     app.connect("html-page-context", add_widgets)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
