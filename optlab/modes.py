@@ -100,3 +100,30 @@ def polyak(mu: float, L: float) -> tuple[float, float]:
     check_range("mu", mu, f"(0, {L}]")
     small, large = mu**0.5, L**0.5
     return 4 / (large + small) ** 2, ((large - small) / (large + small)) ** 2
+
+
+def ridge_share(lam, decay):
+    """What ridge leaves of a mode of the exact solution (Hoerl and Kennard 1970).
+
+    Args:
+        lam: the mode's curvature.
+        decay: coefficient of half the squared norm in the loss; not zero where ``lam`` is.
+
+    >>> ridge_share(3.0, 1.0)
+    0.75
+    """
+    return lam / (lam + decay)
+
+
+def stopping_share(lam, lr, steps):
+    """What gradient descent from zero has reached of a mode of the exact solution.
+
+    Args:
+        lam: the mode's curvature.
+        lr: learning rate.
+        steps: how many have been taken.
+
+    >>> stopping_share(1.0, 0.5, 2)
+    0.75
+    """
+    return 1 - (1 - lr * lam) ** steps

@@ -8,7 +8,6 @@ So the same cell works in JupyterLab, on Colab, and on a page with no kernel and
 import html
 import math
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import anywidget
@@ -19,7 +18,11 @@ from optlab.errors import check_range, nearest, strict_keywords
 from optlab.landscapes import LANDSCAPES, landscape
 from optlab.rules import RULES
 from optlab.signatures import rule as find_rule
+from optlab.widgets.controls import beside, ends, positions
 from optlab.widgets.equations import has_momentum, script
+from optlab.widgets.shrinking import shrink
+
+__all__ = ["Playground", "View", "play", "shrink"]
 
 LABELS = {
     "sgd": "gradient descent",
@@ -28,12 +31,6 @@ LABELS = {
     "adagrad": "AdaGrad",
     "adam": "Adam",
 }
-
-
-def _beside(name: str) -> str:
-    """A file of this folder, without its comments: the page carries it once for every view."""
-    lines = Path(__file__).with_name(name).read_text(encoding="utf-8").splitlines()
-    return "\n".join(line for line in lines if line.strip() and not line.strip().startswith("//"))
 
 
 class View(anywidget.AnyWidget):
@@ -46,8 +43,8 @@ class View(anywidget.AnyWidget):
         settings: what stays: question, landscape, goal, budget, rules, ranges of the sliders.
     """
 
-    _esm = "\n".join([script(), *map(_beside, ("drawing.js", "pictures.js", "view.js"))])
-    _css = _beside("view.css")
+    _esm = "\n".join([script(), *map(beside, ("drawing.js", "pictures.js", "view.js"))])
+    _css = beside("view.css")
     lr = traitlets.Float().tag(sync=True)
     beta = traitlets.Float().tag(sync=True)
     chosen = traitlets.Int().tag(sync=True)
@@ -173,12 +170,12 @@ def play(
         "goal": float(goal),
         "budget": int(budget),
         "rules": described,
-        "lr": _ends("lr", lr, "(0, inf)"),
-        "beta": _ends("beta", beta, "[0, 1)"),
+        "lr": ends("lr", lr, "(0, inf)")[:2],
+        "beta": ends("beta", beta, "[0, 1)")[:2],
         "kicks": _rows(kicks, len(landscape(scene).start)),
         "positions": {
-            "lr": _positions(*map(math.log10, lr), wanted=200),
-            "beta": _positions(*beta, wanted=round((beta[1] - beta[0]) / 0.005)),
+            "lr": positions(*map(math.log10, lr), wanted=200),
+            "beta": positions(*beta, wanted=round((beta[1] - beta[0]) / 0.005)),
         },
     }
     at = {"lr": float(lr[2]), "beta": float(beta[2])}
@@ -194,29 +191,3 @@ def _rows(kicks: Sequence[Sequence[float]], width: int) -> list[list[float]]:
         if len(row) != width or not all(map(math.isfinite, row)):
             raise ValueError(f"kicks[{i}] must be {width} finite numbers, got {row!r}")
     return rows
-
-
-def _positions(low: float, high: float, start: float, *, wanted: int) -> int:
-    """How many steps from end to end, near the wanted number, such that the start is one of them.
-
-    A slider rounds to its steps whatever it is given.
-    """
-    share = (start - low) / (high - low)
-
-    def misses(number: int) -> tuple[float, int]:
-        return round(abs(share * number - round(share * number)), 2), abs(number - wanted)
-
-    return min(range(max(1, wanted - 50), wanted + 51), key=misses)
-
-
-def _ends(name: str, given: tuple[float, float, float], allowed: str) -> list[float]:
-    if not isinstance(given, (list, tuple)) or len(given) != 3:
-        raise TypeError(f"{name} must be (low, high, start), got {given!r}")
-    low, high, start = given
-    for end in given:
-        check_range(name, end, allowed)
-    if not low < high or not low <= start <= high:
-        raise ValueError(
-            f"{name} must be (low, high, start) with low <= start <= high, got {given!r}"
-        )
-    return [float(low), float(high)]

@@ -7,6 +7,21 @@ const MARGIN = { left: 50, right: 16, top: 12, bottom: 40 };
 const CELLS = [48, 32]; // of the grid on which a boundary is looked for
 const BISECTIONS = 7; // and how often each crossing is then halved
 
+export function words(value, digits = 2) {
+  if (!Number.isFinite(value)) return "beyond all numbers";
+  const size = Math.abs(value);
+  if (value === 0 || (size >= 1e-3 && size < 1e4)) {
+    return String(Number(value.toPrecision(digits))).replace("-", "−");
+  }
+  const [mantissa, power] = value.toExponential(digits - 1).split("e");
+  const factor = Number(mantissa) === 1 ? "" : `${Number(mantissa)}\u00a0×\u00a0`;
+  return `${factor}10${superscript(Number(power))}`.replace("-", "−");
+}
+
+function superscript(power) {
+  return [...String(power)].map((sign) => "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"["-0123456789".indexOf(sign)]).join("");
+}
+
 function make(parent, tag, attributes = {}, text = null) {
   const svg = tag === "svg" || parent.namespaceURI === SVG;
   const node = svg ? document.createElementNS(SVG, tag) : document.createElement(tag);

@@ -96,21 +96,6 @@ function measure(model) {
 
 // ---- words ----
 
-export function words(value, digits = 2) {
-  if (!Number.isFinite(value)) return "beyond all numbers";
-  const size = Math.abs(value);
-  if (value === 0 || (size >= 1e-3 && size < 1e4)) {
-    return String(Number(value.toPrecision(digits))).replace("-", "−");
-  }
-  const [mantissa, power] = value.toExponential(digits - 1).split("e");
-  const factor = Number(mantissa) === 1 ? "" : `${Number(mantissa)}\u00a0×\u00a0`;
-  return `${factor}10${superscript(Number(power))}`.replace("-", "−");
-}
-
-function superscript(power) {
-  return [...String(power)].map((sign) => "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"["-0123456789".indexOf(sign)]).join("");
-}
-
 const capital = (text) => text[0].toUpperCase() + text.slice(1);
 
 function sentence({ rule, scene, options, errors, settings }) {
