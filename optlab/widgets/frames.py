@@ -47,7 +47,7 @@ class Pictures(anywidget.AnyWidget):
     _css = _beside("view.css") + plots.CSS
     at = traitlets.Int().tag(sync=True)
     label = traitlets.Unicode().tag(sync=True)
-    frames = traitlets.List().tag(sync=True)
+    frames: traitlets.List[dict[str, object]] = traitlets.List().tag(sync=True)
 
 
 class Album(ipywidgets.VBox):  # type: ignore[misc]
