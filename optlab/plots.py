@@ -52,8 +52,7 @@ STYLE: Any = {
     "ytick.color": INK,
 }
 
-#: What :func:`markup` needs beside it.
-CSS = (
+_CSS = (
     ".optlab-figure {{ display: flex; flex-wrap: wrap; gap: 0.5rem 1rem; margin: 1rem 0;"
     " background: none; }}"
     " .optlab-figure svg {{ flex: 1 1 20rem; min-width: 0; max-width: 31rem; height: auto;"
@@ -143,12 +142,6 @@ def show(*panels: Axes, alt: str | Sequence[str], name: str = "") -> None:
     Raises:
         ValueError: an empty text, or not as many texts as panels.
     """
-    figure = markup(*panels, alt=alt, name=name)
-    display(HTML(f"<style>{CSS}</style>{figure}"))
-
-
-def markup(*panels: Axes, alt: str | Sequence[str], name: str = "") -> str:
-    """The same figure as a text in HTML, without its style, which is :data:`CSS`."""
     texts = [alt] if isinstance(alt, str) else list(alt)
     if not panels:
         raise ValueError("panels must be one at least, got none")
@@ -156,7 +149,7 @@ def markup(*panels: Axes, alt: str | Sequence[str], name: str = "") -> str:
         raise ValueError(f"alt must hold one text for each of {len(panels)} panels, got {texts!r}")
     pictures = "".join(_svg(axes, text) for axes, text in zip(panels, texts, strict=True))
     mark = f' data-name="{html.escape(name)}"' if name else ""
-    return f'<div class="optlab-figure"{mark}>{pictures}</div>'
+    display(HTML(f'<style>{_CSS}</style><div class="optlab-figure"{mark}>{pictures}</div>'))
 
 
 def _svg(axes: Axes, alt: str) -> str:

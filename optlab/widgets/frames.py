@@ -6,6 +6,7 @@ is what Python measured.
 
 import html
 from collections.abc import Mapping
+from itertools import starmap
 from typing import NamedTuple
 
 import anywidget
@@ -44,7 +45,7 @@ class Pictures(anywidget.AnyWidget):
     """
 
     _esm = _beside("frames.js")
-    _css = _beside("view.css") + plots.CSS
+    _css = "\n".join([_beside("view.css"), _beside("frames.css"), plots._CSS])
     at = traitlets.Int().tag(sync=True)
     label = traitlets.Unicode().tag(sync=True)
     frames: traitlets.List[dict[str, object]] = traitlets.List().tag(sync=True)
@@ -63,7 +64,7 @@ class Album(ipywidgets.VBox):  # type: ignore[misc]
         self.question = question
         shown = [
             {
-                "figure": plots.markup(*frame.panels, alt=frame.alt),
+                "figure": _figure(frame),
                 "says": frame.says,
                 "reached": frame.reached,
                 "at": position,
@@ -88,6 +89,14 @@ class Album(ipywidgets.VBox):  # type: ignore[misc]
 
     def __repr__(self) -> str:
         return f"{self.question} [slider: {self.slider.description}]"
+
+
+def _figure(frame: Frame) -> str:
+    """The panels as :func:`optlab.plots.show` has them, its style apart."""
+    if len(frame.alt) != len(frame.panels) or not all(text.strip() for text in frame.alt):
+        raise ValueError(f"alt must hold one text for each panel, got {frame.alt!r}")
+    pictures = "".join(starmap(plots._svg, zip(frame.panels, frame.alt, strict=True)))
+    return f'<div class="optlab-figure">{pictures}</div>'
 
 
 @strict_keywords

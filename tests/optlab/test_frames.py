@@ -41,6 +41,7 @@ def test_the_question_is_text_not_markup():
         ({"question": " "}, "question must be a text that is not empty"),
         ({"label": ""}, "label must be a text that is not empty"),
         ({"frames": {"1": FRAMES["1"]}}, "frames must be two at least, got 1"),
+        ({"frames": {**FRAMES, "3": frame()._replace(alt=("",))}}, "alt must hold one text for"),
         ({"start": "3"}, "start must be one of 1, 2.5, got '3'"),
     ],
 )
