@@ -6,7 +6,7 @@ WRONG = {
     "clip": """
 def clip_by_norm(gradients, bound):
     norms = [float(np.linalg.norm(g)) for g in gradients]
-    short = [g * min(1.0, bound / n) if n else g for g, n in zip(gradients, norms)]
+    short = [g * min(1.0, bound / n) if n else g for g, n in zip(gradients, norms, strict=True)]
     return short, math.sqrt(sum(n * n for n in norms))
 """,
     # No subnormal numbers: what is small keeps all bits, down to nothing at once.
