@@ -1,7 +1,7 @@
 """A slider for the loss scale: what of a network's gradients a number format keeps at each.
 
-The shares are counted in Python, by :meth:`optlab.precision.Format.census`, for every position of
-the slider; the view draws the ones that belong to where it stands.
+The shares are counted in Python, by :meth:`optlab.precision.formats.Format.census`, for every
+position of the slider; the view draws the ones that belong to where it stands.
 """
 
 import html
