@@ -34,7 +34,7 @@ class Bars extends Picture {
     for (const [exponent, share] of settings.bins) {
       const [x, y] = this.place([exponent + power, share]);
       const width = this.x(1) - this.x(0);
-      make(this.pen, "rect", { x, y, width: Math.max(1, width - 1), height: this.y(0) - y,
+      make(this.pen, "rect", { x, y, width: 0.85 * width, height: this.y(0) - y,
         class: `bar ${fate(kind, exponent + power)}` });
     }
     const names = { smallest: "smallest", normal: "normal from", largest: "largest" };
@@ -57,7 +57,8 @@ function render({ model, el }) {
   status.append(" ");
   const detail = make(status, "span");
   const panes = make(root, "div", { class: "panes" });
-  const bars = new Bars(panes, "Gradients by their exponents", TALL);
+  const bars = new Bars(panes, "Gradients by their exponents: orange is lost or too large, grey has fewer "
+    + "bits, blue is kept.", TALL);
   let width = 0;
 
   const move = () => {
