@@ -64,8 +64,7 @@ def claim(
     M2 holds: The velocity is an exponentially decaying history of gradients.
       measured 0.5311, expected 0.5314 within 0.001
     """
-    if id not in texts():
-        raise ValueError(f"no claim {id!r}: {nearest(id, texts())}")
+    _check_id(id)
     check_range("tolerance", tolerance, "[0, inf)")
     chosen = None if seeds is None else [operator.index(seed) for seed in seeds]
     if chosen is not None and len(set(chosen)) < max(3, len(chosen)):
@@ -88,10 +87,44 @@ def claim(
         "seeds": chosen,
         "passed": all(row["passed"] for row in rows),
     }
-    shown = {MIME: record, "text/html": _as_html(record), "text/plain": _as_text(record)}
-    _show(shown)
+    _show({MIME: record, "text/html": _as_html(record), "text/plain": _as_text(record)})
     if not record["passed"]:
         raise ClaimError(_as_text(record))
+
+
+def unmeasured(id: str, reason: str) -> None:
+    """Show and record a claim that stays open on this machine, which counts as neither verdict.
+
+    Args:
+        id: the claim's.
+        reason: what a measurement needs, in a few words.
+
+    Raises:
+        ValueError: an unknown id, or no reason.
+
+    >>> unmeasured("P5", "needs more memory than there is")  # doctest: +ELLIPSIS
+    P5 is open (needs more memory than there is): Half precision halves memory ...
+    """
+    _check_id(id)
+    if not reason.strip():
+        raise ValueError("reason must say what a measurement needs, got an empty text")
+    text = f"{id} is open ({reason}): {texts()[id]}"
+    words = f"<strong>{id} is open: {html.escape(reason)}.</strong> {html.escape(texts()[id])}"
+    record: dict[str, Any] = {
+        "id": id,
+        "claim": texts()[id],
+        "rows": [],
+        "tolerance": None,
+        "seeds": None,
+        "passed": None,
+        "open": reason,
+    }
+    _show({MIME: record, "text/html": _framed(words, "#777777"), "text/plain": text})
+
+
+def _check_id(id: str) -> None:
+    if id not in texts():
+        raise ValueError(f"no claim {id!r}: {nearest(id, texts())}")
 
 
 def _row(
@@ -163,16 +196,21 @@ def _as_html(record: Mapping[str, Any]) -> str:
         for row in record["rows"]
     )
     spread = f"<th>spread over {len(record['seeds'])} seeds</th>" if record["seeds"] else ""
-    return (
-        f'<div class="optlab-claim" style="border-left: 4px solid {colour}; '
-        'padding: 0.4em 1em; margin: 0.5em 0">'
+    return _framed(
         f"<strong>{record['id']} {verdict}.</strong> {html.escape(record['claim'])}"
         '<table style="border-collapse: separate; border-spacing: 1em 0.1em">'
         "<thead><tr><th></th><th>measured</th>"
         f"<th>expected</th>{spread}</tr></thead><tbody>{rows}</tbody></table>"
         f"Tolerance {record['tolerance']:.4g}, "
-        + ("over seeds." if record["seeds"] else "a deterministic problem.")
-        + "</div>"
+        + ("over seeds." if record["seeds"] else "a deterministic problem."),
+        colour,
+    )
+
+
+def _framed(text: str, colour: str) -> str:
+    return (
+        f'<div class="optlab-claim" style="border-left: 4px solid {colour}; '
+        f'padding: 0.4em 1em; margin: 0.5em 0">{text}</div>'
     )
 
 

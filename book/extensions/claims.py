@@ -66,6 +66,35 @@ def write() -> list[Record]:
     return records
 
 
+def summary(records: dict[str, list[Record]]) -> str:
+    """How many claims hold, and which are open, in a sentence; records by the claims' ids.
+
+    >>> summary({"M1": [{"passed": True}], "P7": [{"passed": None, "open": "needs a GPU"}]})
+    'Of 70 claims, 1 holds as measured, 1 is open (P7 needs a GPU), and 68 are not measured yet.'
+    """
+    total = sum(len(claims) for claims in texts().values())
+    holding = sum(all(record["passed"] for record in found) for found in records.values())
+    waiting = [f"{id} {found[0]['open']}" for id, found in records.items() if found[0].get("open")]
+    failing = len(records) - holding - len(waiting)
+    parts = [f"{holding} {'holds' if holding == 1 else 'hold'} as measured"]
+    if failing:
+        parts.append(f"{failing} {_be(failing)} not borne out")
+    if waiting:
+        parts.append(f"{len(waiting)} {_be(len(waiting))} open ({', '.join(waiting)})")
+    if rest := total - len(records):
+        parts.append(f"{rest} {_be(rest)} not measured yet")
+    listed = parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])}, and {parts[-1]}"
+    return f"Of {total} claims, {listed}."
+
+
+def _be(count: int) -> str:
+    return "is" if count == 1 else "are"
+
+
+def _paragraph(text: str) -> nodes.paragraph:
+    return nodes.paragraph("", "", nodes.Text(text), classes=["optlab-summary"])
+
+
 class ClaimsDirective(SphinxDirective):
     """``{claims}``: every claim of the survey, chapter by chapter, with its measurement."""
 
@@ -76,7 +105,7 @@ class ClaimsDirective(SphinxDirective):
         for record in json.loads(CLAIMS.read_text("utf-8")) if CLAIMS.exists() else []:
             records.setdefault(record["id"], []).append(record)
         written = chapters()
-        found: list[nodes.Node] = []
+        found: list[nodes.Node] = [_paragraph(summary(records))]
         for number, (chapter, claims) in enumerate(texts().items(), 1):
             title = f"{number} {TITLES.get(chapter, chapter)}"
             section = nodes.section(ids=[f"claims-{chapter}"], names=[])
@@ -117,8 +146,10 @@ class ClaimsDirective(SphinxDirective):
         page = record["notebook"].removesuffix(".ipynb")
         name = f"→ {page.rpartition('/')[2]}"
         address = "../" * here + f"{page}.html#{record['anchor']}"
-        verdict = "" if record["passed"] else " (fails)"
-        return nodes.reference(name, name + verdict, refuri=address, internal=True)
+        verdict = {True: "", False: " (fails)", None: f" (open: {record.get('open')})"}
+        return nodes.reference(
+            name, name + verdict[record["passed"]], refuri=address, internal=True
+        )
 
 
 def _figures(record: Record) -> list[list[str]]:

@@ -94,3 +94,22 @@ def test_the_wrong_kind_is_named(changes):
     arguments = {"measured": 1.0, "expected": 1.0, "tolerance": 0.1, **changes}
     with pytest.raises(TypeError, match="must be a number"):
         claim("M1", **arguments)
+
+
+def test_an_open_claim_is_recorded_with_its_reason(monkeypatch):
+    shown = []
+    monkeypatch.setattr(claims, "_show", shown.append)
+    claims.unmeasured("P7", "needs a GPU")
+    record = json.loads(json.dumps(shown[0][claims.MIME], allow_nan=False))
+    assert record["id"] == "P7" and record["open"] == "needs a GPU"
+    assert record["passed"] is None and record["rows"] == []
+    assert "P7 is open: needs a GPU" in shown[0]["text/html"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [(("P77", "needs a GPU"), "no claim 'P77': did you mean"), (("P7", " "), "reason must say")],
+)
+def test_an_open_claim_needs_an_id_and_a_reason(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        claims.unmeasured(*arguments)
