@@ -16,7 +16,7 @@ from matplotlib.axes import Axes
 
 from optlab import plots
 from optlab.errors import strict_keywords
-from optlab.widgets import _beside
+from optlab.widgets.controls import beside
 
 
 class Frame(NamedTuple):
@@ -44,8 +44,8 @@ class Pictures(anywidget.AnyWidget):
         frames: figure, sentence, whether the goal is met, and the slider's position in words.
     """
 
-    _esm = _beside("frames.js")
-    _css = "\n".join([_beside("view.css"), _beside("frames.css"), plots._CSS])
+    _esm = beside("frames.js")
+    _css = "\n".join([beside("view.css"), beside("frames.css"), plots._CSS])
     at = traitlets.Int().tag(sync=True)
     label = traitlets.Unicode().tag(sync=True)
     frames: traitlets.List[dict[str, object]] = traitlets.List().tag(sync=True)

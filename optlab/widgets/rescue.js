@@ -5,11 +5,6 @@ const RANGE = [-60, 40]; // of the exponents
 const TALL = 260; // px
 const EDGES = ["smallest", "normal", "largest"];
 
-function superscript(power) {
-  return [...String(power)].map((sign) => "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"["-0123456789".indexOf(sign)]).join("");
-}
-
-const words = (value) => String(value).replace("-", "−");
 const percent = (share) => (share === 0 ? "none" : share < 5e-4 ? "under 0.1 %"
   : `${(100 * share).toFixed(1)} %`);
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from optlab.errors import check_range
 from optlab.precision.formats import BF16, E5M2, FP16, Format, histogram
-from optlab.widgets import _beside
+from optlab.widgets.controls import beside
 
 CHOICES = (FP16, BF16, E5M2)
 LABELS = {"fp16": "float16", "bf16": "bfloat16", "fp8 e5m2": "float8 (e5m2)"}
@@ -31,8 +31,8 @@ class Histogram(anywidget.AnyWidget):
         settings: what stays: goal, histogram, formats with their shares at every power.
     """
 
-    _esm = "\n".join([_beside("drawing.js"), _beside("rescue.js")])
-    _css = _beside("view.css")
+    _esm = "\n".join([beside("drawing.js"), beside("rescue.js")])
+    _css = beside("view.css")
     power = traitlets.Int().tag(sync=True)
     chosen = traitlets.Int().tag(sync=True)
     settings = traitlets.Dict().tag(sync=True)
