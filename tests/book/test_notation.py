@@ -35,7 +35,7 @@ FORBIDDEN = {
     r"\\\||(?<!\\)\|\|": r"a norm is \lVert \rVert",
     r"(?<![A-Za-z\\{])[A-Zgdvxwz]\^T\b": r"a transpose is ^\top",
     r"\^\*|\^\{\*\}|\\theta_\*": r"an optimum is ^\star",
-    r"(?s)\A(?!.*H).*\\nabla\^2": "the Hessian is H",
+    r"(?s)\A(?!.*H).*\\nabla\^2\s*f": "the Hessian is H",
     r"\\(?:vert|lvert|mid|\|)?\s*\\mathcal\s*\{?B\}?\s*\\(?:vert|rvert)": "a batch has B samples",
 }
 #: Parameters under another name; the letter must then be in the table of exceptions.
