@@ -5,7 +5,6 @@ The equations that move the picture are those of :mod:`optlab.rules`, :mod:`optl
 So the same cell works in JupyterLab, on Colab, and on a page with no kernel and no network.
 """
 
-import html
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -18,7 +17,7 @@ from optlab.errors import check_range, nearest, strict_keywords
 from optlab.landscapes import LANDSCAPES, landscape
 from optlab.rules import RULES
 from optlab.signatures import rule as find_rule
-from optlab.widgets.controls import beside, ends, positions
+from optlab.widgets.controls import Question, beside, ends, positions
 from optlab.widgets.equations import has_momentum, script
 from optlab.widgets.shrinking import shrink
 
@@ -70,7 +69,7 @@ def _slider(name: str, settings: dict[str, Any], start: float) -> ipywidgets.Wid
     return slider
 
 
-class Playground(ipywidgets.VBox):  # type: ignore[misc]
+class Playground(Question):
     """A question, its sliders and its view; made by :func:`play`.
 
     Attributes:
@@ -81,7 +80,6 @@ class Playground(ipywidgets.VBox):  # type: ignore[misc]
     """
 
     def __init__(self, question: str, settings: dict[str, Any], chosen: int, **at: float) -> None:
-        self.question = question
         self.view = View(settings=settings, chosen=chosen, **at)
         self.sliders = {"lr": _slider("lr", settings, at["lr"])}
         if any(momentum for _, _, momentum in settings["rules"]):
@@ -96,12 +94,7 @@ class Playground(ipywidgets.VBox):  # type: ignore[misc]
             controls.insert(0, self.rule)
         for name, slider in self.sliders.items():
             ipywidgets.jslink((slider, "value"), (self.view, name))
-        title = ipywidgets.HTML(f"<p>{html.escape(question)}</p>")
-        title.add_class("optlab-question")
-        row = ipywidgets.Box(controls)
-        row.add_class("optlab-controls")
-        super().__init__([title, row, self.view])
-        self.add_class("optlab-play")
+        super().__init__(question, controls, self.view)
 
     def __repr__(self) -> str:
         names = " and ".join(self.sliders)

@@ -1,8 +1,33 @@
-"""What the sliders of all views have in common."""
+"""What all views have in common: a question, its sliders and the files that draw."""
 
+import html
+from collections.abc import Sequence
 from pathlib import Path
 
+import ipywidgets
+
 from optlab.errors import check_range
+
+
+class Question(ipywidgets.VBox):  # type: ignore[misc]
+    """A question, a row of controls below it, and the view that they move.
+
+    Args:
+        question: what the reader is asked, as plain text.
+        controls: sliders and buttons.
+        view: the picture.
+    """
+
+    def __init__(
+        self, question: str, controls: Sequence[ipywidgets.Widget], view: ipywidgets.Widget
+    ) -> None:
+        self.question = question
+        title = ipywidgets.HTML(f"<p>{html.escape(question)}</p>")
+        title.add_class("optlab-question")
+        row = ipywidgets.Box(list(controls))
+        row.add_class("optlab-controls")
+        super().__init__([title, row, view])
+        self.add_class("optlab-play")
 
 
 def beside(name: str) -> str:

@@ -31,6 +31,33 @@ function make(parent, tag, attributes = {}, text = null) {
   return node;
 }
 
+// What every view begins with: its element, a way to tell the reader how things stand, and one to
+// run what may fail. An error stands where the result would stand, and goes to the console too.
+function stage(el) {
+  const root = make(el, "div", { class: "optlab-view" });
+  const status = make(root, "div", { class: "status", role: "status", "aria-live": "polite" });
+  const outcome = make(status, "strong");
+  status.append(" ");
+  const detail = make(status, "span");
+  const tell = (state, verdict, sentence) => {
+    status.dataset.state = state;
+    outcome.textContent = verdict;
+    detail.textContent = sentence;
+  };
+  const conclude = (reached, sentence) => tell(
+    reached ? "reached" : "open", reached ? "Goal reached." : "Goal not reached.", sentence);
+  const guarded = (action) => () => {
+    try {
+      return action();
+    } catch (error) {
+      tell("error", "The picture could not be drawn.", String(error));
+      reportError(error);
+      return null;
+    }
+  };
+  return { root, tell, conclude, guarded };
+}
+
 // A scale takes a number to its pixel; `at` is the inverse.
 function scale([low, high], [from, to], log = false) {
   const turn = log ? Math.log10 : (value) => value;

@@ -4,7 +4,6 @@ There is one set of pictures for each position of the slider, from :mod:`optlab.
 is what Python measured.
 """
 
-import html
 from collections.abc import Mapping
 from itertools import starmap
 from typing import NamedTuple
@@ -16,7 +15,7 @@ from matplotlib.axes import Axes
 
 from optlab import plots
 from optlab.errors import strict_keywords
-from optlab.widgets.controls import beside
+from optlab.widgets.controls import Question, beside
 
 
 class Frame(NamedTuple):
@@ -44,14 +43,14 @@ class Pictures(anywidget.AnyWidget):
         frames: figure, sentence, whether the goal is met, and the slider's position in words.
     """
 
-    _esm = beside("frames.js")
+    _esm = "\n".join([beside("drawing.js"), beside("frames.js")])
     _css = "\n".join([beside("view.css"), beside("frames.css"), plots._CSS])
     at = traitlets.Int().tag(sync=True)
     label = traitlets.Unicode().tag(sync=True)
     frames: traitlets.List[dict[str, object]] = traitlets.List().tag(sync=True)
 
 
-class Album(ipywidgets.VBox):  # type: ignore[misc]
+class Album(Question):
     """A question, its slider and its view; made by :func:`browse`.
 
     Attributes:
@@ -61,7 +60,6 @@ class Album(ipywidgets.VBox):  # type: ignore[misc]
     """
 
     def __init__(self, question: str, label: str, frames: Mapping[str, Frame], at: int) -> None:
-        self.question = question
         shown = [
             {
                 "figure": _figure(frame),
@@ -80,12 +78,7 @@ class Album(ipywidgets.VBox):  # type: ignore[misc]
         )
         self.slider.add_class("optlab-choice")
         ipywidgets.jslink((self.slider, "index"), (self.view, "at"))
-        title = ipywidgets.HTML(f"<p>{html.escape(question)}</p>")
-        title.add_class("optlab-question")
-        row = ipywidgets.Box([self.slider])
-        row.add_class("optlab-controls")
-        super().__init__([title, row, self.view])
-        self.add_class("optlab-play")
+        super().__init__(question, [self.slider], self.view)
 
     def __repr__(self) -> str:
         return f"{self.question} [slider: {self.slider.description}]"

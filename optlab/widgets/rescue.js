@@ -46,25 +46,19 @@ class Bars extends Picture {
 }
 
 function render({ model, el }) {
-  const root = make(el, "div", { class: "optlab-view" });
-  const status = make(root, "div", { class: "status", role: "status", "aria-live": "polite" });
-  const outcome = make(status, "strong");
-  status.append(" ");
-  const detail = make(status, "span");
+  const { root, conclude, guarded } = stage(el);
   const panes = make(root, "div", { class: "panes" });
   const bars = new Bars(panes, "Gradients by their exponents: orange is lost or too large, grey has fewer "
     + "bits, blue is kept.", TALL);
   let width = 0;
 
-  const move = () => {
+  const move = guarded(() => {
     const settings = model.get("settings");
     const power = model.get("power");
     const state = judge(settings, model.get("chosen"), power);
-    status.dataset.state = state.reached ? "reached" : "open";
-    outcome.textContent = state.reached ? "Goal reached." : "Goal not reached.";
-    detail.textContent = `Scale 2${superscript(power)}. Lost to zero: ${percent(state.lost)}. `
+    conclude(state.reached, `Scale 2${superscript(power)}. Lost to zero: ${percent(state.lost)}. `
       + `Subnormal, with fewer bits: ${percent(state.subnormal)}. `
-      + `Too large: ${percent(state.overflow)}.`;
+      + `Too large: ${percent(state.overflow)}.`);
     if (width) bars.draw(settings, state, power);
     setTimeout(() => {
       for (const handle of root.closest(".optlab-play")
@@ -74,7 +68,7 @@ function render({ model, el }) {
         handle.setAttribute("aria-valuetext", `2 to the ${power}`);
       }
     });
-  };
+  });
   const lay = () => {
     width = root.clientWidth;
     move();

@@ -4,7 +4,6 @@ The shares are counted in Python, by :meth:`optlab.precision.formats.Format.cens
 position of the slider; the view draws the ones that belong to where it stands.
 """
 
-import html
 import math
 from typing import Any
 
@@ -15,7 +14,7 @@ from torch import Tensor
 
 from optlab.errors import check_range
 from optlab.precision.formats import BF16, E5M2, FP16, Format, histogram
-from optlab.widgets.controls import beside
+from optlab.widgets.controls import Question, beside
 
 CHOICES = (FP16, BF16, E5M2)
 LABELS = {"fp16": "float16", "bf16": "bfloat16", "fp8 e5m2": "float8 (e5m2)"}
@@ -38,7 +37,7 @@ class Histogram(anywidget.AnyWidget):
     settings = traitlets.Dict().tag(sync=True)
 
 
-class Rescue(ipywidgets.VBox):  # type: ignore[misc]
+class Rescue(Question):
     """A question, its slider and its view; made by :func:`rescue`.
 
     Attributes:
@@ -49,7 +48,6 @@ class Rescue(ipywidgets.VBox):  # type: ignore[misc]
     """
 
     def __init__(self, question: str, settings: dict[str, Any]) -> None:
-        self.question = question
         self.view = Histogram(settings=settings, power=0, chosen=0)
         self.slider = ipywidgets.IntSlider(
             value=0,
@@ -64,12 +62,7 @@ class Rescue(ipywidgets.VBox):  # type: ignore[misc]
         self.format.add_class("optlab-rule")
         ipywidgets.jslink((self.slider, "value"), (self.view, "power"))
         ipywidgets.jslink((self.format, "index"), (self.view, "chosen"))
-        title = ipywidgets.HTML(f"<p>{html.escape(question)}</p>")
-        title.add_class("optlab-question")
-        row = ipywidgets.Box([self.format, self.slider])
-        row.add_class("optlab-controls")
-        super().__init__([title, row, self.view])
-        self.add_class("optlab-play")
+        super().__init__(question, [self.format, self.slider], self.view)
 
     def __repr__(self) -> str:
         return f"{self.question} [slider: scale]"

@@ -33,25 +33,19 @@ function nameSliders(box, values) {
 
 function render({ model, el }) {
   const { goal, lr } = model.get("settings");
-  const root = make(el, "div", { class: "optlab-view" });
-  const status = make(root, "div", { class: "status", role: "status", "aria-live": "polite" });
-  const outcome = make(status, "strong");
-  status.append(" ");
-  const detail = make(status, "span");
+  const { root, conclude, guarded } = stage(el);
   const picture = new Picture(make(root, "div", { class: "panes" }), "Share left of a mode: ", TALL);
   make(picture.caption, "span", { class: "key slow" }, "ridge");
   picture.caption.append(" ");
   make(picture.caption, "span", { class: "key steep" }, "early stopping");
   let width = 0; // 0 before it is on the page
 
-  const move = () => {
+  const move = guarded(() => {
     const values = { decay: model.get("decay"), steps: Math.round(model.get("steps")) };
     const { rows, gap, at } = compare(lr, values.decay, values.steps);
-    status.dataset.state = gap <= goal ? "reached" : "open";
-    outcome.textContent = gap <= goal ? "Goal reached." : "Goal not reached.";
     const said = `Decay λ = ${words(values.decay, 3)}, ${words(values.steps, 4)} steps of η = ${
       words(lr)}: the curves are at most ${words(gap, 3)} apart, at curvature ${words(at.lam)}.`;
-    detail.textContent = `${said} (Goal: ${words(goal)}.)`;
+    conclude(gap <= goal, `${said} (Goal: ${words(goal)}.)`);
     picture.svg.setAttribute("aria-label", `Share left against curvature. ${said}`);
     if (width) {
       picture.pen.replaceChildren();
@@ -67,15 +61,15 @@ function render({ model, el }) {
       const box = root.closest(".optlab-play");
       if (box) nameSliders(box, values);
     });
-  };
-  const resized = new ResizeObserver(() => {
+  });
+  const resized = new ResizeObserver(guarded(() => {
     if (root.clientWidth === width) return;
     width = root.clientWidth;
     if (!width) return;
     picture.frame({ range: MODES, log: true, label: "curvature" },
       { range: [0, 1.02], label: "share left" });
     move();
-  });
+  }));
   resized.observe(root);
   model.on("change:decay change:steps", move);
   move();

@@ -3,7 +3,6 @@
 The equations are those of :mod:`optlab.modes`, as in the other views.
 """
 
-import html
 import math
 from typing import Any
 
@@ -13,7 +12,7 @@ import traitlets
 
 from optlab.errors import check_range, strict_keywords
 from optlab.modes import ridge_share, stopping_share
-from optlab.widgets.controls import beside, ends, positions
+from optlab.widgets.controls import Question, beside, ends, positions
 from optlab.widgets.javascript import translate
 
 NAMES = {"decay": "decay λ", "steps": "steps t"}
@@ -39,7 +38,7 @@ class ShrinkingView(anywidget.AnyWidget):
     settings = traitlets.Dict().tag(sync=True)
 
 
-class Shrinking(ipywidgets.VBox):  # type: ignore[misc]
+class Shrinking(Question):
     """A question, its sliders and its view; made by :func:`shrink`.
 
     Attributes:
@@ -49,7 +48,6 @@ class Shrinking(ipywidgets.VBox):  # type: ignore[misc]
     """
 
     def __init__(self, question: str, settings: dict[str, Any], **ranges: list[float]) -> None:
-        self.question = question
         at = {name: start for name, (_, _, start) in ranges.items()}
         self.view = ShrinkingView(settings=settings, **at)
         self.sliders = {}
@@ -67,12 +65,7 @@ class Shrinking(ipywidgets.VBox):  # type: ignore[misc]
             slider.add_class(f"optlab-{name}")
             ipywidgets.jslink((slider, "value"), (self.view, name))
             self.sliders[name] = slider
-        title = ipywidgets.HTML(f"<p>{html.escape(question)}</p>")
-        title.add_class("optlab-question")
-        row = ipywidgets.Box(list(self.sliders.values()))
-        row.add_class("optlab-controls")
-        super().__init__([title, row, self.view])
-        self.add_class("optlab-play")
+        super().__init__(question, list(self.sliders.values()), self.view)
 
     def __repr__(self) -> str:
         return f"{self.question} [sliders: {' and '.join(self.sliders)}]"

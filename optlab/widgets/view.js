@@ -186,34 +186,16 @@ function pictures(panes, model) {
 }
 
 function render({ model, el }) {
-  const root = make(el, "div", { class: "optlab-view" });
-  const status = make(root, "div", { class: "status", role: "status", "aria-live": "polite" });
-  const outcome = make(status, "strong");
-  status.append(" ");
-  const detail = make(status, "span");
+  const { root, tell, guarded } = stage(el);
   const panes = make(root, "div", { class: "panes" });
 
-  // An error stands where the result would stand, and goes to the console too.
-  const guarded = (action) => () => {
-    try {
-      return action();
-    } catch (error) {
-      status.dataset.state = "error";
-      outcome.textContent = "The picture could not be drawn.";
-      detail.textContent = String(error);
-      reportError(error);
-      return null;
-    }
-  };
   const drawn = guarded(() => pictures(panes, model))();
   if (drawn === null) return undefined;
   let width = 0; // of the pictures as they are; 0 before they are on the page
 
   const move = guarded(() => {
     const state = measure(model);
-    status.dataset.state = state.hit === null ? "open" : "reached";
-    outcome.textContent = verdict(state);
-    detail.textContent = sentence(state);
+    tell(state.hit === null ? "open" : "reached", verdict(state), sentence(state));
     if (width) drawn.forEach((picture) => picture.move(state));
     setTimeout(() => { // the sliders set their own words after this
       const box = root.closest(".optlab-play");

@@ -37,6 +37,22 @@ def node():
     return found
 
 
+def module(text, folder):
+    """What gives the value of a JavaScript expression in a module, there as ``m``."""
+    path = folder / "view.mjs"
+    path.write_text(text, encoding="utf-8")
+
+    def run(expression):
+        code = f"import * as m from {json.dumps(str(path))};"
+        code += f"console.log(JSON.stringify({expression}));"
+        command = [node(), "--input-type=module", "-e", code]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+    return run
+
+
 def packed(*numbers):
     return base64.b64encode(struct.pack(f"<{len(numbers)}d", *numbers)).decode()
 

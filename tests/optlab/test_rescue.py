@@ -1,27 +1,20 @@
 """The loss scale's slider: shares are those of the formats, and the goal is judged by them."""
 
 import json
-import subprocess
 
 import pytest
 import torch
 
 from optlab.precision import FP16
 from optlab.widgets.rescue import HIGHEST, Histogram, rescue
-from tests.optlab.node import node
+from tests.optlab.node import module
 
 VALUES = torch.tensor([0.0, 2.0**-30, 2.0**-20, 1.0, -3.0])
 
 
-def evaluate(expression, folder):
-    module = folder / "view.mjs"
-    module.write_text(Histogram._esm, encoding="utf-8")
-    code = f"import * as m from {json.dumps(str(module))};"
-    code += f"console.log(JSON.stringify({expression}));"
-    command = [node(), "--input-type=module", "-e", code]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+@pytest.fixture
+def evaluate(tmp_path):
+    return module(Histogram._esm, tmp_path)
 
 
 def test_shares_are_of_the_values_other_than_zero():
@@ -36,16 +29,14 @@ def test_shares_are_of_the_values_other_than_zero():
     assert half["overflow"][15] == float(torch_says)
 
 
-def test_the_view_judges_by_them(tmp_path):
+def test_the_view_judges_by_them(evaluate):
     settings = json.dumps(rescue("Which?", VALUES, goal=0.1).view.settings)
     reached = evaluate(
-        f"[0, 4, 5, 6, 14, 15].map((power) => m.judge({settings}, 0, power).reached)", tmp_path
+        f"[0, 4, 5, 6, 14, 15].map((power) => m.judge({settings}, 0, power).reached)"
     )
     assert reached == [False, False, False, True, True, False]
     kind = {"smallest": -24, "normal": FP16.lowest, "largest": 15.9993}
-    fates = evaluate(
-        f"[-26, -25, -24, -15, -14, 15, 16].map((k) => m.fate({json.dumps(kind)}, k))", tmp_path
-    )
+    fates = evaluate(f"[-26, -25, -24, -15, -14, 15, 16].map((k) => m.fate({json.dumps(kind)}, k))")
     assert fates == ["lost", "subnormal", "subnormal", "subnormal", "kept", "kept", "beyond"]
 
 

@@ -1,8 +1,6 @@
 """The view of ridge beside early stopping: its numbers are Python's, and its sliders are real."""
 
-import json
 import math
-import subprocess
 
 import ipywidgets
 import numpy as np
@@ -12,24 +10,13 @@ from optlab import rules
 from optlab.modes import ridge_share, stopping_share
 from optlab.widgets import shrink
 from optlab.widgets.shrinking import ShrinkingView
-from tests.optlab.node import node
+from tests.optlab.node import module
 
 
 @pytest.fixture(scope="module")
 def evaluate(tmp_path_factory):
     """What a JavaScript expression gives in the module that the page loads as ``m``."""
-    module = tmp_path_factory.mktemp("view") / "view.mjs"
-    module.write_text(ShrinkingView._esm, encoding="utf-8")
-
-    def run(expression):
-        code = f"import * as m from {json.dumps(str(module))};"
-        code += f"console.log(JSON.stringify({expression}));"
-        command = [node(), "--input-type=module", "-e", code]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
-        return json.loads(done.stdout)
-
-    return run
+    return module(ShrinkingView._esm, tmp_path_factory.mktemp("view"))
 
 
 def test_shares_are_those_that_training_leaves():

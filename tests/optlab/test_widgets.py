@@ -3,7 +3,6 @@
 import inspect
 import json
 import math
-import subprocess
 
 import ipywidgets
 import pytest
@@ -16,7 +15,7 @@ from optlab.rules import PARTS, RULES, average
 from optlab.signatures import starts
 from optlab.widgets import Playground, View, equations, play
 from optlab.widgets.javascript import translate
-from tests.optlab.node import from_source, node
+from tests.optlab.node import from_source, module
 
 SHOWN = [name for name, update in RULES.items() if equations.has_view(update)]
 LINEAR = ["sgd", "momentum", "nesterov"]
@@ -27,18 +26,7 @@ PAIRS = [{"lr": 0.0331, "beta": 0.669}, {"lr": 0.001, "beta": 0.9}, {"lr": 1 / 9
 @pytest.fixture(scope="module")
 def evaluate(tmp_path_factory):
     """What a JavaScript expression gives in the module that the page loads as ``m``."""
-    module = tmp_path_factory.mktemp("view") / "view.mjs"
-    module.write_text(View._esm, encoding="utf-8")
-
-    def run(expression):
-        code = f"import * as m from {json.dumps(str(module))};"
-        code += f"console.log(JSON.stringify({expression}));"
-        command = [node(), "--input-type=module", "-e", code]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
-        return json.loads(done.stdout)
-
-    return run
+    return module(View._esm, tmp_path_factory.mktemp("view"))
 
 
 @pytest.mark.parametrize("scene", LANDSCAPES)
