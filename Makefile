@@ -59,6 +59,7 @@ bench: env ## measure what the project promises, into benchmarks/results/
 	$(BIN)/python benchmarks/safeguards.py
 	$(BIN)/python benchmarks/layers.py
 	$(BIN)/python benchmarks/precision.py
+	$(BIN)/python benchmarks/equality.py
 	$(BIN)/python benchmarks/parallel.py
 	$(BIN)/python benchmarks/training.py
 	$(BIN)/python benchmarks/import_time.py
